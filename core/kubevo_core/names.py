@@ -1,0 +1,126 @@
+"""Every derived name, made by one function each; no other module formats one.
+
+::
+
+    id                 <sanitised name>-<uid prefix>             my_run-1a2b3c4d
+    streams            T_<id>  R_<id>  F_<id>                    tasks, results, failures
+    bucket             K_<id>                                    base genomes, contexts
+    subjects           kubevo.t.<id>.<class>.<episode>           class 0 = demanded
+                       kubevo.r.<id>.<episode>
+                       kubevo.f.<id>.<episode>
+    <episode>          r<repeat>.g<generation>.<purpose>.s<slot>.<digest16>.e<episode>
+                       or the word describe
+"""
+
+import re
+
+from kubevo_core.evaluation import Key
+
+__all__ = [
+    "CONSUMER",
+    "DESCRIBE",
+    "bucket",
+    "checkpoint_file",
+    "consumer_filter",
+    "episode_subject",
+    "experiment_id",
+    "failure_stream",
+    "failure_subject",
+    "generation_filter",
+    "repeat_filter",
+    "repeat_folder",
+    "result_stream",
+    "result_subject",
+    "run_folder",
+    "scores_file",
+    "task_stream",
+    "task_subject",
+]
+
+CONSUMER = "eval-0"
+DESCRIBE = "describe"
+UID_PREFIX = 8
+SCORES_PER_FILE = 1000
+
+
+def run_folder(name: str, uid: str) -> str:
+    """Return the folder of a run below its namespace."""
+    return f"{name}-{uid.replace('-', '')[:UID_PREFIX]}"
+
+
+def experiment_id(name: str, uid: str) -> str:
+    """Return what names an Experiment on the broker; the uid keeps a namesake's leftovers away."""
+    return f"{re.sub(r'[^A-Za-z0-9-]', '_', name)}-{uid.replace('-', '')[:UID_PREFIX]}"
+
+
+def task_stream(experiment: str) -> str:
+    """Return the stream of tasks."""
+    return f"T_{experiment}"
+
+
+def result_stream(experiment: str) -> str:
+    """Return the stream of results."""
+    return f"R_{experiment}"
+
+
+def failure_stream(experiment: str) -> str:
+    """Return the stream of reported failures."""
+    return f"F_{experiment}"
+
+
+def bucket(experiment: str) -> str:
+    """Return the key-value bucket."""
+    return f"K_{experiment}"
+
+
+def episode_subject(key: Key) -> str:
+    """Return the part of a subject that names one episode."""
+    return (
+        f"r{key.repeat}.g{key.generation}.{key.purpose.name.lower()}."
+        f"s{key.slot}.{key.digest[:16]}.e{key.episode}"
+    )
+
+
+def task_subject(experiment: str, episode: str, priority: int = 0) -> str:
+    """Return the subject of a task; ``episode`` is `episode_subject` or ``DESCRIBE``."""
+    return f"kubevo.t.{experiment}.{priority}.{episode}"
+
+
+def result_subject(experiment: str, episode: str) -> str:
+    """Return the subject of a result."""
+    return f"kubevo.r.{experiment}.{episode}"
+
+
+def failure_subject(experiment: str, episode: str) -> str:
+    """Return the subject of a failure report."""
+    return f"kubevo.f.{experiment}.{episode}"
+
+
+def consumer_filter(experiment: str, priority: int = 0) -> str:
+    """Return what the consumer of one priority class listens to."""
+    return task_subject(experiment, ">", priority)
+
+
+def repeat_filter(repeat: int) -> str:
+    """Return the episode part that matches everything of one repeat."""
+    return f"r{repeat}.>"
+
+
+def generation_filter(repeat: int, generation: int, purpose: str) -> str:
+    """Return the episode part that matches one purpose of one generation."""
+    return f"r{repeat}.g{generation}.{purpose}.>"
+
+
+def repeat_folder(repeat: int) -> str:
+    """Return the folder of one repeat in a run's directory."""
+    return f"repeat-{repeat}"
+
+
+def checkpoint_file(generation: int) -> str:
+    """Return the name of a generation's checkpoint; it sorts by generation."""
+    return f"gen-{generation:07d}.ck"
+
+
+def scores_file(generation: int) -> str:
+    """Return the name of the file that holds a generation's compact scores."""
+    return f"scores-{generation // SCORES_PER_FILE:05d}.bin"

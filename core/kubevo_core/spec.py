@@ -271,9 +271,12 @@ class ExperimentSpec(_Model):
     policy: Policy = Field(description="The network that plays.")
     algorithm: Algorithm = Field(description="The search algorithm.")
     budget: Budget = Field(description="When to stop.")
-    evaluator: Evaluator = Field(Evaluator(), description="The processes that play.")
-    checkpoint: Checkpoint = Field(Checkpoint(), description="Which checkpoints are kept.")
-    failure_policy: FailurePolicy = Field(FailurePolicy(), description="What to do about poison.")
+    evaluator: Evaluator = Field(
+        default_factory=lambda: Evaluator.model_validate({}), description="The processes that play.")
+    checkpoint: Checkpoint = Field(
+        default_factory=lambda: Checkpoint.model_validate({}), description="Which checkpoints are kept.")
+    failure_policy: FailurePolicy = Field(
+        default_factory=lambda: FailurePolicy.model_validate({}), description="What to do about poison.")
 
     @model_validator(mode="after")
     def _network_fits_the_kind_of_game(self) -> "ExperimentSpec":

@@ -1,0 +1,236 @@
+"""The loop that carries one repeat of an Experiment from its last checkpoint to its end.
+
+Hosted by the operator and by ``kubevo run`` alike. The engine decides, the broker carries, the
+store keeps; a process may die on any line, because the next one starts with ``start_or_resume``:
+what the checkpoint lacks is asked for again, and what the broker still holds is read back first.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from kubevo_core import checkpoint, container, names
+from kubevo_core.errors import MessageError
+from kubevo_core.evaluation import Episode, Key
+from kubevo_core.generation import (
+    Limits,
+    Outcome,
+    Phase,
+    Settings,
+    State,
+    ask,
+    close_tests,
+    completed_tests,
+    finish,
+    is_complete,
+    reopen,
+    resume,
+    start,
+    tell,
+)
+from kubevo_core.messages import decode_result
+from kubevo_core.seeding import Purpose
+from kubevo_core.spec import Checkpoint, FailurePolicy
+from kubevo_runtime.bus import CoordinatorBus, Reader
+from kubevo_runtime.events import (
+    Fault,
+    GenerationFinished,
+    Progress,
+    ResultTaken,
+    Resumed,
+    Sink,
+    Stopped,
+    TestFinished,
+)
+from kubevo_runtime.publisher import Publisher
+from kubevo_runtime.store import RepeatStore
+
+__all__ = ["Lane", "drive"]
+
+FETCH = 256
+READ_BACK_SECONDS = 0.5
+# A worker's lease ends 15-30 s after its last sign of life; looking earlier costs little.
+STALL_SECONDS = 5.0
+LONGEST_STALL_SECONDS = 60.0
+
+
+async def drive(lane: "Lane") -> State:
+    """Carry one repeat to its end, and return its last state."""
+    state = await lane.start_or_resume()
+    while state.phase is not Phase.STOPPED:
+        await lane.publish(state)
+        await lane.collect(state)
+        state = await lane.keep_tests(state)
+        if is_complete(state):
+            state = finish(state, lane.limits(), lane.running_seconds())
+            await lane.save(state)  # durable before anything else learns of the generation
+            await lane.tidy(state)
+    lane.stopped(state)
+    return state
+
+
+class Lane:
+    """One repeat's connections: the store, the broker, the clock and the sink around the loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: RepeatStore,
+        bus: CoordinatorBus,
+        publisher: Publisher,
+        limits: Callable[[], Limits],
+        keep: Checkpoint,
+        failure_policy: FailurePolicy,
+        uid: str,
+        sink: Sink,
+        clock: Callable[[], float],
+    ) -> None:
+        self.settings = settings
+        self.limits = limits
+        self.publisher = publisher
+        self._store = store
+        self._bus = bus
+        self._keep = keep
+        self._policy = failure_policy
+        self._uid = uid
+        self._sink = sink
+        self._clock = clock
+        self._started = clock()
+        self._ran_before = 0.0
+        self._generation_started = self._started
+        self._reader: Reader | None = None
+        # Results that came before their evaluation was demanded: after a restart, children that
+        # the process before this one had already found certain. They count once they are demanded.
+        self._early: dict[Key, Episode] = {}
+        self._quiet_since = self._started
+        self._patience = STALL_SECONDS
+
+    def running_seconds(self) -> float:
+        """Return the time spent on this repeat, over all its processes."""
+        return self._ran_before + self._clock() - self._started
+
+    async def start_or_resume(self) -> State:
+        """Return the state after the newest checkpoint that verifies, or a new search."""
+        loaded = await asyncio.to_thread(self._store.latest)
+        if loaded is None:
+            state = start(self.settings)
+        else:
+            snapshot = await asyncio.to_thread(checkpoint.decode, loaded.payload)
+            await asyncio.to_thread(self._store.repair, loaded.generation, _row_of)
+            self._ran_before = snapshot.finished.running_seconds
+            state = resume(self.settings, snapshot.finished, snapshot.tests, snapshot.stop)
+            answered = [
+                (int(row["generation"]), Purpose[str(row["purpose"]).upper()])
+                for row in await asyncio.to_thread(self._store.tests)
+            ]
+            state = close_tests(state, answered)
+            if state.phase is not Phase.EVALUATING:
+                state = reopen(state, self.limits())
+            self._sink(Resumed(self.settings.repeat, loaded.generation, tuple(loaded.skipped)))
+        await self._read_back(state)
+        return state
+
+    async def _read_back(self, state: State) -> None:
+        """Take everything that the broker still holds before publishing anything."""
+        self._reader = self._bus.results(names.repeat_filter(self.settings.repeat))
+        ask(state, self.limits())
+        while bodies := await self._reader.fetch(FETCH, READ_BACK_SECONDS):
+            for body in bodies:
+                self._take(state, body)
+
+    async def publish(self, state: State) -> None:
+        """Publish what is demanded now, but for what has come before it was demanded."""
+        demands = ask(state, self.limits())
+        while self._take_early(state):
+            demands = ask(state, self.limits())
+        await self.publisher.publish(demands)
+
+    async def collect(self, state: State) -> None:
+        """Take the results that have arrived; return after some, or after a while without any."""
+        if is_complete(state) or not state.open:
+            return
+        assert self._reader is not None
+        bodies = await self._reader.fetch(FETCH, self._patience)
+        for body in bodies:
+            self._take(state, body)
+        if bodies:
+            self._quiet_since, self._patience = self._clock(), STALL_SECONDS
+            self._progress(state)
+        elif state.open and self._clock() - self._quiet_since >= self._patience:
+            self._patience = min(2 * self._patience, LONGEST_STALL_SECONDS)
+            await self.publisher.recover(state.open.values(), self._policy.on_poison)
+
+    def _take(self, state: State, body: bytes) -> None:
+        try:
+            report = decode_result(body)
+        except MessageError as exc:
+            self._sink(Fault("unreadable_result", str(exc)))
+            return
+        outcome = tell(state, report.episode)
+        if outcome is Outcome.UNKNOWN and report.episode.key.generation <= state.generation + 1:
+            self._early[report.episode.key] = report.episode
+        self._sink(ResultTaken(outcome, report))
+
+    def _take_early(self, state: State) -> bool:
+        known = [key for key in self._early if key in state.open]
+        for key in known:
+            tell(state, self._early.pop(key))
+        return bool(known)
+
+    def _progress(self, state: State) -> None:
+        repeat, generation = self.settings.repeat, state.generation
+        played = sum(1 for key in state.results if key.generation == generation)
+        waiting = sum(1 for key in state.open if key.generation == generation)
+        self._sink(Progress(repeat, generation, played, played + waiting))
+
+    async def keep_tests(self, state: State) -> State:
+        """Append the tests that were answered to the store, then stop waiting for them."""
+        for report in completed_tests(state):
+            row = report.row()
+            await asyncio.to_thread(self._store.append_test, row)
+            state = close_tests(state, [(report.generation, report.purpose)])
+            self._sink(TestFinished(self.settings.repeat, row))
+        return state
+
+    async def save(self, state: State) -> None:
+        """Make the finished generation durable, then say so."""
+        done = state.finished
+        assert done is not None
+
+        def work() -> int:
+            header = container.Header(self._uid, self.settings.repeat, done.generation)
+            sealed = container.seal(header, checkpoint.encode(state))
+            self._store.save(done.generation, sealed, done.row(), checkpoint.scores(done))
+            best = done.best.generation if done.best else done.generation
+            self._store.prune(self._keep.keep_last, self._keep.keep_every, best)
+            return len(sealed)
+
+        size = await asyncio.to_thread(work)
+        now = self._clock()
+        self._sink(GenerationFinished(done, now - self._generation_started, size))
+        self._generation_started = now
+
+    async def tidy(self, state: State) -> None:
+        """Drop from the broker what the checkpoint has made useless."""
+        done = state.finished
+        assert done is not None
+        for purpose in (Purpose.POPULATION, Purpose.VALIDATION):
+            await self._bus.purge(
+                names.generation_filter(self.settings.repeat, done.generation, purpose.name.lower())
+            )
+        self._early = {k: e for k, e in self._early.items() if k.generation > done.generation}
+        await self.publisher.forget(done.generation, ask(state, self.limits()))
+
+    def stopped(self, state: State) -> None:
+        """Say that the repeat is over."""
+        assert state.stop is not None
+        self._sink(Stopped(self.settings.repeat, state.stop))
+
+    async def aclose(self) -> None:
+        """Close the reader of results."""
+        if self._reader is not None:
+            await self._reader.aclose()
+
+
+def _row_of(payload: bytes) -> tuple[dict[str, object], bytes]:
+    done = checkpoint.decode(payload).finished
+    return done.row(), checkpoint.scores(done)

@@ -1,0 +1,131 @@
+"""From demands to tasks on the broker: base genomes first, each task once, and again when lost.
+
+Publishing is idempotent: the broker refuses a task that is queued or held, and a second result of
+one episode. So whatever is in doubt is simply published again.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+from kubevo_core import names
+from kubevo_core.errors import Poisoned
+from kubevo_core.evaluation import Demand, Episode, Key
+from kubevo_core.genome import Genome
+from kubevo_core.messages import FailureReport, ResultReport, encode_result, encode_task, task_of
+from kubevo_runtime.bus import CoordinatorBus
+from kubevo_runtime.events import Fault, Sink
+
+__all__ = ["Confirmations", "Publisher"]
+
+MOST_REISSUES = 3
+COORDINATOR = "coordinator"
+
+
+class Publisher:
+    """Keeps one repeat's demanded work on the broker."""
+
+    def __init__(self, bus: CoordinatorBus, context: str, sink: Sink) -> None:
+        self._bus = bus
+        self._context = context
+        self._sink = sink
+        self._published: set[Key] = set()
+        self._bases: set[str] = set()
+        self._reissues: Counter[str] = Counter()
+
+    async def publish(self, demands: Sequence[Demand]) -> None:
+        """Publish the demands that this process has not published yet."""
+        fresh = [demand for demand in demands if demand.key not in self._published]
+        if fresh:
+            await self._put_bases(fresh, again=False)
+            await self._put_tasks(fresh)
+            self._published.update(demand.key for demand in fresh)
+
+    async def _put_tasks(self, demands: Iterable[Demand]) -> int:
+        tasks = [
+            (names.episode_subject(d.key), encode_task(task_of(d, self._context))) for d in demands
+        ]
+        return await self._bus.publish_tasks(tasks)
+
+    async def _put_bases(self, demands: Iterable[Demand], *, again: bool) -> None:
+        """Put every base that a task names into the bucket before the first task that names it."""
+        for genome in _named_bases(demands):
+            if again or genome.digest not in self._bases:
+                await self._bus.put_blob(genome.digest, genome.text.encode("ascii"))
+                self._bases.add(genome.digest)
+
+    async def recover(self, open_demands: Collection[Demand], on_poison: str) -> None:
+        """After a silence: reissue what reached its last delivery, and publish what is missing.
+
+        Raises:
+            Poisoned: a task was reissued too often and the policy is Fail.
+        """
+        by_subject = {names.episode_subject(demand.key): demand for demand in open_demands}
+        for subject in await self._bus.dead_letters(limit=100):
+            demand = by_subject.get(subject)
+            if demand is not None:
+                await self._reissue(subject, demand, on_poison)
+        backlog = await self._bus.backlog()
+        if backlog.pending + backlog.held < len(by_subject):
+            await self._put_bases(open_demands, again=True)
+            sent = await self._put_tasks(open_demands)
+            if sent:
+                self._sink(Fault("tasks_republished", f"{sent} tasks were missing on the broker"))
+
+    async def _reissue(self, subject: str, demand: Demand, on_poison: str) -> None:
+        self._reissues[subject] += 1
+        if self._reissues[subject] <= MOST_REISSUES:
+            await self._bus.purge_task(subject)
+            await self._bus.publish_task(subject, encode_task(task_of(demand, self._context)))
+            self._sink(Fault("task_reissued", f"{subject} had used up its deliveries"))
+            return
+        reason = (
+            f"episode {subject} of genome {demand.key.digest} used up its deliveries "
+            f"{self._reissues[subject]} times: every worker that took it died or gave it back"
+        )
+        if on_poison != "Score":
+            raise Poisoned(
+                f"{reason}; look at the workers' logs in the run's logs folder, then resume, or set "
+                "spec.failurePolicy.onPoison: Score to count it as failed"
+            )
+        await put_failed(self._bus, Episode(demand.key, None, 0, 0, "poisoned"))
+        self._sink(Fault("poisoned", reason))
+
+    async def forget(self, generation: int, demands: Sequence[Demand]) -> None:
+        """Drop what is known of ``generation`` and older, and the bases that nothing names now."""
+        self._published = {key for key in self._published if key.generation > generation}
+        self._published.update(d.key for d in demands if d.key.generation <= generation)  # tests
+        self._reissues.clear()
+        needed = {genome.digest for genome in _named_bases(demands)}
+        for digest in self._bases - needed:
+            await self._bus.drop_blob(digest)
+        self._bases &= needed
+
+
+def _named_bases(demands: Iterable[Demand]) -> list[Genome]:
+    bases = {d.base.digest: d.base for d in demands if d.mutation or d.base.mutations}
+    return list(bases.values())
+
+
+async def put_failed(bus: CoordinatorBus, episode: Episode) -> None:
+    """Publish a failed result for everybody to read back, and take its task off the queue."""
+    subject = names.episode_subject(episode.key)
+    await bus.put_result(subject, encode_result(ResultReport(episode, COORDINATOR, "", {})))
+    await bus.purge_task(subject)
+
+
+class Confirmations:
+    """Which failures two different worker processes agree on; one bad worker proves nothing."""
+
+    def __init__(self) -> None:
+        self._workers: dict[tuple[Key, str, int, int], set[str]] = {}
+
+    def confirm(self, report: FailureReport) -> Episode | None:
+        """Return the failed episode once a second worker reports the same failure, else None."""
+        same = (report.key, report.type, report.steps, report.frames)
+        workers = self._workers.setdefault(same, set())
+        workers.add(report.worker)
+        if len(workers) < 2:
+            return None
+        return Episode(
+            report.key, None, report.steps, report.frames, f"{report.type}: {report.message}"
+        )

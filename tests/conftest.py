@@ -1,0 +1,146 @@
+"""Shared by all tests: the golden files, a minimal spec, and the synthetic evaluation."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubevo_core import spec as specs
+from kubevo_core.evaluation import Demand, Episode
+from kubevo_core.generation import Limits, Settings
+from kubevo_core.seeding import mix
+from kubevo_core.selection import digest_word
+
+HERE = Path(__file__).parent
+Play = Callable[[Demand], Episode]
+
+
+@pytest.fixture(scope="session")
+def golden_noise() -> dict[str, Any]:
+    return json.loads((HERE / "golden/noise-v1.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def golden_engine() -> dict[str, Any]:
+    return json.loads((HERE / "golden/engine-v1.json").read_text())
+
+
+def synthetic(law: str = "noise", fail_every: int = 41) -> Play:
+    """Return the evaluation of ``golden/engine-v1.json``: a pure function of genome and seed."""
+
+    def play(demand: Demand) -> Episode:
+        genome = demand.base.child(demand.mutation) if demand.mutation else demand.base
+        assert genome.digest == demand.key.digest
+        v = mix(digest_word(genome.digest) ^ demand.episode_seed)
+        steps = 1 + v % 50
+        if v % fail_every == 0:
+            return Episode(demand.key, None, steps, 4 * steps, "synthetic failure")
+        if law == "noise":
+            value = ((v >> 11) % 1000) / 8
+        else:
+            value = sum(mix(m.seed) % 7 for m in genome.mutations) + ((v >> 20) % 16) / 16
+        return Episode(demand.key, value, steps, 4 * steps)
+
+    return play
+
+
+@pytest.fixture(scope="session")
+def synthetic_play() -> Callable[..., Play]:
+    return synthetic
+
+
+@pytest.fixture(scope="session")
+def make_settings() -> Callable[..., Settings]:
+    def make(**changes: Any) -> Settings:
+        values: dict[str, Any] = {
+            "seed": 1,
+            "repeat": 0,
+            "network": "mlp-4-16-2",
+            "population_size": 6,
+            "parents": 3,
+            "mutation_power": "0.05",
+            "elite_candidates": 3,
+            "elite_episodes": 2,
+            "episodes_per_evaluation": 1,
+            "test_episodes": 0,
+            "test_every_generations": 0,
+        }
+        return Settings(**{**values, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def case_settings(make_settings: Callable[..., Settings]) -> Callable[..., tuple[Settings, Limits]]:
+    """Return the settings and limits of a golden case."""
+
+    def of(case: dict[str, Any], repeat: int, **changes: Any) -> tuple[Settings, Limits]:
+        spec, budget = case["spec"], case["spec"]["budget"]
+        settings = make_settings(
+            seed=spec["seed"],
+            repeat=repeat,
+            population_size=spec["populationSize"],
+            parents=spec["parents"],
+            mutation_power=spec["mutationPower"],
+            elite_candidates=spec["eliteCandidates"],
+            elite_episodes=spec["eliteEpisodes"],
+            episodes_per_evaluation=spec["episodesPerEvaluation"],
+            **changes,
+        )
+        target = budget.get("targetFitness")
+        return settings, Limits(
+            None if target is None else float(target),
+            budget.get("maxGenerations"),
+            budget.get("maxFrames"),
+        )
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def experiment_document() -> Callable[..., dict[str, Any]]:
+    """Return a small valid Experiment; keyword arguments replace fields of its spec."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        spec: dict[str, Any] = {
+            "seed": 1,
+            "environment": {"id": "CartPole-v1"},
+            "policy": {"network": "mlp", "hiddenLayers": [16], "backend": "numpy"},
+            "algorithm": {
+                "type": "GeneticAlgorithm",
+                "geneticAlgorithm": {
+                    "populationSize": 6,
+                    "parents": 3,
+                    "mutationPower": "0.05",
+                    "eliteCandidates": 3,
+                    "eliteEpisodes": 2,
+                    "testEpisodes": 3,
+                },
+            },
+            "budget": {"maxGenerations": 3},
+        }
+        spec.update(changes)
+        return {
+            "apiVersion": "kubevo.dev/v1alpha1",
+            "kind": "Experiment",
+            "metadata": {"name": "test"},
+            "spec": spec,
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_experiment(
+    experiment_document: Callable[..., dict[str, Any]],
+) -> Callable[..., specs.Experiment]:
+    def make(**changes: Any) -> specs.Experiment:
+        return specs.parse(experiment_document(**changes), "test")
+
+    return make
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite", action="store_true", help="write the scenario traces anew")

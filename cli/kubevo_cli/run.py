@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import uuid
+from contextlib import AsyncExitStack
 from typing import Any
 
 import structlog
@@ -48,6 +49,7 @@ def run(options: RunOptions) -> int:
     directory = _directory(options, experiment)
     with directory.lock(), ProgressView(experiment) as view:
         directory.claim()
+        _require_same(directory, experiment)
         view.note(f"data in {directory.path}")
         try:
             outcomes = asyncio.run(_run(options, experiment, directory, view))
@@ -74,7 +76,6 @@ def _directory(options: RunOptions, experiment: Experiment) -> Run:
             if exc.ambiguous:
                 raise
         else:
-            _require_same(found, experiment)
             return found
     return create_run(options.data, NAMESPACE, name, str(uuid.uuid4()), experiment.document())
 
@@ -102,7 +103,6 @@ async def _run(
         loop.add_signal_handler(number, main.cancel)
     identifier = names.experiment_id(directory.name, directory.uid)
     logs = directory.path / "logs"
-    logs.mkdir(exist_ok=True)
     sinks: list[Sink] = [view]
     if options.metrics_port is not None:
         metrics = Metrics(experiment.metadata.name)
@@ -113,7 +113,10 @@ async def _run(
         for each in sinks:
             each(event)
 
-    async with LocalBroker(directory.path / "broker", log=logs / "nats-server.log") as broker:
+    async with (
+        LocalBroker(directory.path / "broker", log=logs / "nats-server.log") as broker,
+        AsyncExitStack() as stack,
+    ):
         environment = {
             **os.environ,
             "KUBEVO_NATS_URL": broker.url,
@@ -123,10 +126,10 @@ async def _run(
         settings = BusSettings(
             url=broker.url, experiment=identifier, token=broker.token, name="coordinator"
         )
-        async with (
-            connect_coordinator(settings) as bus,
-            WorkerPool(options.workers, environment, logs, sink) as workers,
-        ):
+        async with connect_coordinator(settings) as bus:
+            await bus.ensure()  # the workers find their queue from the start
+            workers = WorkerPool(options.workers, environment, logs, sink)
+            await stack.enter_async_context(workers)
             sinks.append(workers.observe)
             search = asyncio.create_task(
                 run_experiment(directory, experiment, bus, sink, time.monotonic)

@@ -101,7 +101,11 @@ class RunInUse(StoreError):
 
 
 class RunNotFound(StoreError):
-    """No run, or more than one, is where one was expected."""
+    """No run, or more than one (then ``ambiguous``), is where one was expected."""
+
+    def __init__(self, message: str, *, ambiguous: bool = False) -> None:
+        super().__init__(message)
+        self.ambiguous = ambiguous
 
 
 class RunMismatch(StoreError):

@@ -218,7 +218,7 @@ class Lane:
                 names.generation_filter(self.settings.repeat, done.generation, purpose.name.lower())
             )
         self._early = {k: e for k, e in self._early.items() if k.generation > done.generation}
-        await self.publisher.forget(done.generation, ask(state, self.limits()))
+        await self.publisher.forget_all_but(ask(state, self.limits()))
 
     def stopped(self, state: State) -> None:
         """Say that the repeat is over."""

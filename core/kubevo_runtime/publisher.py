@@ -90,10 +90,9 @@ class Publisher:
         await put_failed(self._bus, Episode(demand.key, None, 0, 0, "poisoned"))
         self._sink(Fault("poisoned", reason))
 
-    async def forget(self, generation: int, demands: Sequence[Demand]) -> None:
-        """Drop what is known of ``generation`` and older, and the bases that nothing names now."""
-        self._published = {key for key in self._published if key.generation > generation}
-        self._published.update(d.key for d in demands if d.key.generation <= generation)  # tests
+    async def forget_all_but(self, demands: Sequence[Demand]) -> None:
+        """Drop what is known of other work than ``demands``, and the bases that nothing names."""
+        self._published &= {demand.key for demand in demands}
         self._reissues.clear()
         needed = {genome.digest for genome in _named_bases(demands)}
         for digest in self._bases - needed:

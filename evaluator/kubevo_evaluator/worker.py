@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -262,8 +262,8 @@ class Worker:
             if held is not None:
                 await held.in_progress()
 
-    async def _done_within(self, future: "asyncio.Future[object]", seconds: float) -> bool:
-        waits: set[asyncio.Future[object]] = {future}
+    async def _done_within(self, future: "asyncio.Future[T]", seconds: float) -> bool:
+        waits: set[asyncio.Future[Any]] = {future}
         if not self._stopping.is_set():
             waits.add(asyncio.ensure_future(self._stopping.wait()))
         else:

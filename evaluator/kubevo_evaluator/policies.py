@@ -1,0 +1,93 @@
+"""Policies: from weights and an observation to an action, behind one interface.
+
+A backend builds the layers of one network once; loading other weights is cheap. The registry says
+which backends there are and whether this machine has them; ``auto`` is resolved here, once, when a
+run is described.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from kubevo_core.errors import WorkerUnfit
+from kubevo_core.networks import Network
+from kubevo_core.noise import Float32Vector
+from kubevo_evaluator.layouts import Action, ActionLayout, Observation
+
+__all__ = ["BACKENDS", "Backend", "Policy", "make_policy", "resolve"]
+
+
+class Policy(Protocol):
+    """A network that plays; it keeps nothing from one step to the next."""
+
+    def load(self, parameters: Float32Vector) -> None:
+        """Use these weights: shape (network.size,); they must not change until the next load."""
+
+    def values(self, observation: Observation) -> Float32Vector:
+        """Return the network's last layer: shape (outputs,), valid until the next call."""
+
+    def act(self, observation: Observation) -> Action:
+        """Return the action for an observation."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Who computes the forward: how to build it, and why it is not available (None: it is)."""
+
+    build: Callable[[Network, ActionLayout], Policy]
+    unavailable: Callable[[], str | None]
+
+
+def _numpy(network: Network, actions: ActionLayout) -> Policy:
+    from kubevo_evaluator.numpy_policy import NumpyPolicy
+
+    return NumpyPolicy(network, actions)
+
+
+def _torch(network: Network, actions: ActionLayout) -> Policy:
+    from kubevo_evaluator.torch_policy import TorchPolicy
+
+    return TorchPolicy(network, actions)
+
+
+def _torch_missing() -> str | None:
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:  # no origin: a folder that happens to be called torch
+        return "torch is not installed here: install kubevo[torch], or use policy.backend numpy"
+    return None
+
+
+BACKENDS: dict[str, Backend] = {
+    "numpy": Backend(_numpy, lambda: None),
+    "torch": Backend(_torch, _torch_missing),
+}
+
+
+def resolve(backend: str, network: Network) -> str:
+    """Return the backend that ``auto`` means here; any other name is returned as it is.
+
+    Torch for convolutions where it is installed (it is their reference), else numpy, which
+    for one observation at a time is about as fast.
+    """
+    if backend != "auto":
+        return backend
+    return "torch" if network.observation == "pixels" and _torch_missing() is None else "numpy"
+
+
+def make_policy(backend: str, network: Network, actions: ActionLayout) -> Policy:
+    """Build the policy of a resolved backend.
+
+    Raises:
+        WorkerUnfit: the backend is unknown to this version, or its library does not load here.
+    """
+    found = BACKENDS.get(backend)
+    if found is None:
+        raise WorkerUnfit(f"policy.backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+    reason = found.unavailable()
+    if reason is not None:
+        raise WorkerUnfit(f"policy.backend {backend!r}: {reason}")
+    try:
+        return found.build(network, actions)
+    except (ImportError, OSError, MemoryError) as exc:
+        raise WorkerUnfit(f"policy.backend {backend!r} does not load here: {exc}") from exc

@@ -295,7 +295,8 @@ async def _answers(port: int) -> bool:
     except OSError:
         return False
     try:
-        return (await asyncio.wait_for(reader.readline(), 1)).startswith(b"INFO ")
+        async with asyncio.timeout(1):
+            return (await reader.readline()).startswith(b"INFO ")
     except (TimeoutError, OSError):
         return False
     finally:

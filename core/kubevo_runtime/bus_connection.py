@@ -142,7 +142,8 @@ class Connection:
             with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
                 await self.client.flush(1)
         with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
-            await asyncio.wait_for(self.client.close(), 1)
+            async with asyncio.timeout(1):
+                await self.client.close()
 
     async def _on_error(self, exc: Exception) -> None:
         text = str(exc) or type(exc).__name__
@@ -214,7 +215,8 @@ class Connection:
             missing = False
             try:
                 if not self.is_online:
-                    await asyncio.wait_for(self._online.wait(), max(0, deadline - now()))
+                    async with asyncio.timeout(max(0, deadline - now())):
+                        await self._online.wait()
                 self.require_open()
                 return await attempt()
             except (TimeoutError, NotFoundError, *_PASSING) as exc:

@@ -89,7 +89,9 @@ class Inbox:
                     continue
                 await self._ask(batch, remaining)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), remaining + self._settle_seconds)
+                # Not wait_for: before Python 3.12 it can swallow a cancellation.
+                async with asyncio.timeout(remaining + self._settle_seconds):
+                    await self._wake.wait()
 
     def drain(self, limit: int) -> list[Msg]:
         """Return what has arrived already."""

@@ -172,7 +172,8 @@ class FakeBus:
         deadline = loop.time() + min(timeout_seconds, self.longest_wait_seconds)
         while not found() and (remaining := deadline - loop.time()) > 0:
             try:
-                await asyncio.wait_for(self._changed.wait(), remaining)
+                async with asyncio.timeout(remaining):
+                    await self._changed.wait()
             except TimeoutError:
                 return
 

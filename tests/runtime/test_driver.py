@@ -178,7 +178,7 @@ async def test_a_driver_that_dies_anywhere_goes_on_to_the_same_bytes(
     expected = await reference(tmp_path, experiment, play)
     broker, rng, kills, known = FakeBus(), random.Random(7), 0, set()
     for _ in range(60):
-        count, known = rng.randrange(1, 30), set(known)
+        count, known = rng.randrange(1, 30 if kept else 90), set(known)
 
         def enough(event):
             nonlocal count

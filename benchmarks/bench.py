@@ -177,8 +177,9 @@ def depth() -> float:
         cache.put(base.digest, vector)
         buffer = np.empty_like(vector)
 
-        def child(base: Genome = base, cache: decode.ParameterCache = cache,
-                  buffer: np.ndarray = buffer) -> None:
+        def child(
+            base: Genome = base, cache: decode.ParameterCache = cache, buffer: np.ndarray = buffer
+        ) -> None:
             np.copyto(buffer, decode.parameters(base, cache))
             decode.mutate(buffer, Mutation(123, SIGMA))
 
@@ -253,7 +254,7 @@ async def publish_and_wait(bus, context, count: int, generation: int) -> float:
     return seconds
 
 
-async def overhead(bus, settings: BusSettings, context: Context, path: Path) -> float:
+async def overhead(bus, settings: BusSettings, context: Context, _: Path) -> float:
     """Return the share of a worker's CPU time that is not emulator, preprocessing or policy."""
     assert context.description is not None
     environment = make(spec.Environment.model_validate(context.environment))
@@ -298,7 +299,7 @@ async def scaling(bus, settings: BusSettings, context: Context, path: Path) -> f
     for _ in range(ROUNDS):
         seconds = {}
         for workers in (1, 2):
-            async with WorkerPool(workers, environment, path / "logs", lambda event: None):
+            async with WorkerPool(workers, environment, path / "logs", lambda _: None):
                 await publish_and_wait(bus, context, 4 * workers, generation)  # everybody is warm
                 seconds[workers] = await publish_and_wait(bus, context, 12, generation + 1)
             generation += 2
@@ -308,15 +309,24 @@ async def scaling(bus, settings: BusSettings, context: Context, path: Path) -> f
 
 FIGURES: dict[str, Figure] = {
     "torch_loop_over_raw": Figure(
-        "torch backend, whole loop / raw emulator (speed)", 0.22, 0.30, "higher",
+        "torch backend, whole loop / raw emulator (speed)",
+        0.22,
+        0.30,
+        "higher",
         lambda: 1 / ratio(played("torch"), emulator()),
     ),
     "numpy_loop_over_raw": Figure(
-        "numpy backend, whole loop / raw emulator (speed)", 0.15, 0.25, "higher",
+        "numpy backend, whole loop / raw emulator (speed)",
+        0.15,
+        0.25,
+        "higher",
         lambda: 1 / ratio(played("numpy"), emulator()),
     ),
     "preprocessing_over_raw": Figure(
-        "emulator + preprocessing / raw emulator (speed)", 0.75, 0.86, "higher",
+        "emulator + preprocessing / raw emulator (speed)",
+        0.75,
+        0.86,
+        "higher",
         lambda: 1 / ratio(preprocessed(), emulator()),
     ),
     "start_over_load_rom": Figure(
@@ -332,11 +342,17 @@ FIGURES: dict[str, Figure] = {
         "task at depth 1000 / at depth 1 (bytes)", 1.1, 1.03, "lower", task_bytes
     ),
     "overhead_share": Figure(
-        "time outside emulator, preprocessing and policy (share)", 0.03, 0.01, "lower",
+        "time outside emulator, preprocessing and policy (share)",
+        0.03,
+        0.01,
+        "lower",
         lambda: asyncio.run(with_broker(overhead)),
     ),
     "two_workers_over_one": Figure(
-        "2 workers / 1 worker, evaluations a wall second", 1.8, 1.92, "higher",
+        "2 workers / 1 worker, evaluations a wall second",
+        1.8,
+        1.92,
+        "higher",
         lambda: asyncio.run(with_broker(scaling)),
     ),
 }
@@ -355,7 +371,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     parser.add_argument("names", nargs="*", help="only these figures")
     options = parser.parse_args()
-    print(f"{cpu_model()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}")
+    print(
+        f"{cpu_model()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
+    )
     print(f"{'figure':58} {'value':>8} {'must':>9} {'aim':>9}")
     found, missed = {}, 0
     for name, figure in FIGURES.items():
@@ -371,7 +389,10 @@ def main() -> int:
             flush=True,
         )
         found[name] = {
-            "value": value, "must": figure.must, "aim": figure.aim, "better": figure.better
+            "value": value,
+            "must": figure.must,
+            "aim": figure.aim,
+            "better": figure.better,
         }
     if options.out:
         options.out.write_text(json.dumps({"figures": found}, indent=2) + "\n")

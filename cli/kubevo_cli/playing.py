@@ -15,7 +15,7 @@ from kubevo_cli.assignments import applied, parse_assignments, wants_text
 from kubevo_cli.export import require_writable
 from kubevo_cli.intervals import mean_interval
 from kubevo_cli.sources import Source, load_source
-from kubevo_core import networks, seeding, spec
+from kubevo_core import seeding, spec
 from kubevo_core.errors import SpecError, UserError
 from kubevo_core.fitness import mean_return
 
@@ -67,7 +67,7 @@ def evaluate(options: PlayOptions, episodes: int) -> int:
         "genome": source.genome.text,
         "digest": source.genome.digest,
         "environment": environment.model_dump(mode="json", by_alias=True),
-        "backend": _resolved(backend, source),
+        "backend": _resolved(backend),
         "seed": options.seed,
         **_statistics(played),
     }
@@ -175,10 +175,10 @@ def _backend(options: PlayOptions, source: Source) -> str:
     return options.backend or source.backend or "auto"
 
 
-def _resolved(backend: str, source: Source) -> str:
+def _resolved(backend: str) -> str:
     from kubevo_evaluator.policies import resolve
 
-    return resolve(backend, networks.network(source.genome.network))
+    return resolve(backend)
 
 
 def _environment(options: PlayOptions, source: Source) -> spec.Environment:

@@ -168,8 +168,10 @@ def _report(summary: dict[str, Any]) -> str:
     directory = summary["dataDir"]
     lines = [
         "",
-        f"stopped: {summary['reason']} after generation {summary['generation']}, "
-        f"{summary['frames']:,} frames, {summary['wallSeconds']:.1f} s",
+        (
+            f"stopped: {summary['reason']} after generation {summary['generation']}, "
+            f"{summary['frames']:,} frames, {summary['wallSeconds']:.1f} s"
+        ),
     ]
     if best is not None:
         lines.append(f"best: {best['fitness']:.6g} (generation {best['generation']})")

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 from kubevo_core.errors import WorkersFailing
 from kubevo_runtime.events import Event, Fault, ResultTaken, Sink
@@ -35,7 +36,7 @@ class WorkerPool:
         self._keepers: list[asyncio.Task[None]] = []
         self.restarts = 0
 
-    async def __aenter__(self) -> "WorkerPool":
+    async def __aenter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
         self._keepers = [
             asyncio.create_task(self._keep(slot)) for slot in range(len(self._failures))

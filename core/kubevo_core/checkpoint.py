@@ -16,6 +16,7 @@ failed), frames u32 (saturating), parent slot i32.
 """
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,9 @@ def encode(state: State) -> bytes:
     population: Arrays = {
         "base": np.array([pool.add(i.base) for i in done.population], np.int32),
         "parent": np.array([i.parent_slot for i in done.population], np.int32),
-        "seed": np.array([i.mutation.seed if i.mutation else 0 for i in done.population], np.uint32),
+        "seed": np.array(
+            [i.mutation.seed if i.mutation else 0 for i in done.population], np.uint32
+        ),
         "sigma": np.array(
             [pool.sigma(i.mutation.sigma) if i.mutation else NO_MUTATION for i in done.population],
             np.uint16,
@@ -207,7 +210,7 @@ def _snapshot(arrays: Arrays, metadata: dict[str, Any]) -> Snapshot:
             tuple(
                 Episode(
                     Key(repeat, generation, purpose, slot, digest, column),
-                    None if value != value else value,
+                    None if math.isnan(value) else value,
                     steps,
                     frames,
                     failures.get((prefix, row, column)),

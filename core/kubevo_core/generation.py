@@ -211,7 +211,9 @@ def start(settings: Settings) -> State:
     return state
 
 
-def resume(settings: Settings, finished: Finished, tests: Sequence[Test], stop: Stop | None) -> State:
+def resume(
+    settings: Settings, finished: Finished, tests: Sequence[Test], stop: Stop | None
+) -> State:
     """Return the state right after ``finished``, as it was when its checkpoint was written."""
     state = State(
         settings,
@@ -242,7 +244,8 @@ def _parent_hash(settings: Settings, generation: int, slot: int) -> int:
 def _next_generation(state: State, early: dict[int, Individual]) -> State:
     """Return the state in which the generation after ``state.finished`` is played."""
     settings, done = state.settings, state.finished
-    assert done is not None and done.elite is not None
+    assert done is not None
+    assert done.elite is not None
     generation = done.generation + 1
     slots = {genome.digest: slot for slot, genome in done.parents}
     genomes = {genome.digest: genome for _, genome in done.parents}
@@ -453,7 +456,8 @@ def is_complete(state: State) -> bool:
     if state.phase is not Phase.EVALUATING:
         return False
     return not any(
-        key.generation == state.generation and key.purpose in (Purpose.POPULATION, Purpose.VALIDATION)
+        key.generation == state.generation
+        and key.purpose in (Purpose.POPULATION, Purpose.VALIDATION)
         for key in state.open
     ) and not (state.stale_look and _uncertain(state))
 
@@ -531,7 +535,9 @@ def _select(state: State, running_seconds: float) -> Finished:
     lowest: dict[str, int] = {}
     for slot, genome in enumerate(genomes):
         lowest.setdefault(genome.digest, slot)
-    keys = [_validation_keys(state, _slot(state, digest, lowest), digest) for _, digest in validated]
+    keys = [
+        _validation_keys(state, _slot(state, digest, lowest), digest) for _, digest in validated
+    ]
     episodes = tuple(tuple(state.results[key] for key in each) for each in keys)
     means = [mean_return([episode.episode_return for episode in each]) for each in episodes]
 
@@ -577,7 +583,9 @@ def _judge(done: Finished, limits: Limits) -> Stop | None:
         (Stop.ALL_EVALUATIONS_FAILED, done.elite is None),
         (
             Stop.TARGET_FITNESS,
-            limits.target_fitness is not None and mean is not None and mean >= limits.target_fitness,
+            limits.target_fitness is not None
+            and mean is not None
+            and mean >= limits.target_fitness,
         ),
         (Stop.MAX_GENERATIONS, _reached(generations, limits.max_generations)),
         (Stop.MAX_FRAMES, _reached(done.frames, limits.max_frames)),

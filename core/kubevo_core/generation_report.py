@@ -117,7 +117,9 @@ class Finished:
         **fields: Any,
     ) -> "Finished":
         """Return the generation with its frames charged and its digest appended."""
-        played = (episode for group in (episodes, validations) for each in group for episode in each)
+        played = (
+            episode for group in (episodes, validations) for each in group for episode in each
+        )
         frames = frames_before + sum(episode.frames for episode in played)
         bare = Finished(
             episodes=episodes, validations=validations, frames=frames, digests=(), **fields

@@ -114,7 +114,11 @@ def canonical_sigma(text: str) -> str:
     """
     match = _SIGMA.fullmatch(text)
     fraction = match[2] if match else None
-    if match is None or (fraction is not None and fraction.endswith("0")) or not 0 < float(text) <= 10:
+    if (
+        match is None
+        or (fraction is not None and fraction.endswith("0"))
+        or not 0 < float(text) <= 10
+    ):
         raise ValueError(
             "expected a decimal from 0.000001 to 10 with at most six decimals, no exponent and no "
             f'trailing zeros, such as "0.002", got {text[:40]!r}'

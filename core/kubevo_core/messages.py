@@ -29,8 +29,8 @@ from kubevo_core.seeding import Purpose
 
 __all__ = [
     "Context",
-    "Description",
     "DescribeAnswer",
+    "Description",
     "FailureReport",
     "ResultReport",
     "Task",

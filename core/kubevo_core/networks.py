@@ -116,7 +116,9 @@ def _mlp(identifier: str, sizes: tuple[int, ...]) -> Network:
     return Network(identifier, "vector", sizes[0], sizes[-1], layers)
 
 
-def _pixels(identifier: str, sizes: tuple[int, ...], convs: tuple[Conv, ...], hidden: int) -> Network:
+def _pixels(
+    identifier: str, sizes: tuple[int, ...], convs: tuple[Conv, ...], hidden: int
+) -> Network:
     if len(sizes) != 1:
         raise ValueError("it takes one number, the number of actions")
     side = PIXELS[0]

@@ -89,7 +89,8 @@ class Atari(_Model):
         30, ge=0, le=255, description="Up to this many no-op frames start an episode."
     )
     fire_reset: bool = Field(
-        True, description="Press FIRE at the start in games that wait for it, and after a lost life."
+        True,
+        description="Press FIRE at the start in games that wait for it, and after a lost life.",
     )
     terminal_on_life_loss: bool = Field(False, description="A lost life ends the episode.")
     full_action_space: bool = Field(
@@ -160,7 +161,9 @@ class Policy(_Model):
 class GeneticAlgorithm(_Model):
     """Truncation selection with Gaussian mutation (Such et al. 2017); defaults are the paper's."""
 
-    population_size: int = Field(1000, ge=2, le=100_000, description="Individuals a generation (N).")
+    population_size: int = Field(
+        1000, ge=2, le=100_000, description="Individuals a generation (N)."
+    )
     parents: int = Field(20, ge=1, le=100_000, description="Parents of the next generation (T).")
     mutation_power: Sigma = Field("0.002", description="Standard deviation of a mutation (sigma).")
     elite_candidates: int = Field(
@@ -238,7 +241,10 @@ class Evaluator(_Model):
         {}, max_length=64, description="Merged into the evaluator pods' template."
     )
     task_timeout_seconds: int = Field(
-        3600, ge=1, le=604_800, description="An episode that takes longer is given to another worker."
+        3600,
+        ge=1,
+        le=604_800,
+        description="An episode that takes longer is given to another worker.",
     )
 
 
@@ -272,11 +278,16 @@ class ExperimentSpec(_Model):
     algorithm: Algorithm = Field(description="The search algorithm.")
     budget: Budget = Field(description="When to stop.")
     evaluator: Evaluator = Field(
-        default_factory=lambda: Evaluator.model_validate({}), description="The processes that play.")
+        default_factory=lambda: Evaluator.model_validate({}), description="The processes that play."
+    )
     checkpoint: Checkpoint = Field(
-        default_factory=lambda: Checkpoint.model_validate({}), description="Which checkpoints are kept.")
+        default_factory=lambda: Checkpoint.model_validate({}),
+        description="Which checkpoints are kept.",
+    )
     failure_policy: FailurePolicy = Field(
-        default_factory=lambda: FailurePolicy.model_validate({}), description="What to do about poison.")
+        default_factory=lambda: FailurePolicy.model_validate({}),
+        description="What to do about poison.",
+    )
 
     @model_validator(mode="after")
     def _network_fits_the_kind_of_game(self) -> "ExperimentSpec":
@@ -347,7 +358,9 @@ def differences(old: ExperimentSpec, new: ExperimentSpec) -> list[str]:
     """Return one line for each immutable field in which two specs differ."""
     before, after = old.document(), new.document()
     return [
-        line for name in IMMUTABLE for line in _differences(f"spec.{name}", before[name], after[name])
+        line
+        for name in IMMUTABLE
+        for line in _differences(f"spec.{name}", before[name], after[name])
     ]
 
 
@@ -355,7 +368,9 @@ def _differences(where: str, old: Any, new: Any) -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         names = dict.fromkeys([*old, *new])
         return [
-            line for key in names for line in _differences(f"{where}.{key}", old.get(key), new.get(key))
+            line
+            for key in names
+            for line in _differences(f"{where}.{key}", old.get(key), new.get(key))
         ]
     return [] if old == new else [f"{where}: {json.dumps(old)} -> {json.dumps(new)}"]
 

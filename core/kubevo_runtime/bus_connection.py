@@ -38,7 +38,7 @@ Repair = Callable[[float], Awaitable[None]]
 log = structlog.get_logger()
 
 
-class _Full(Exception):  # noqa: N818 - a signal to wait, caught in this module
+class _Full(Exception):
     """A stream has no room; consumers make some."""
 
 

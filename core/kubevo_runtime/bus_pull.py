@@ -21,7 +21,7 @@ FORGET_READER_SECONDS = 60.0
 REFUSED_PAUSE_SECONDS = 0.25
 
 
-class ConsumerGone(Exception):  # noqa: N818 - a signal, caught in this module
+class ConsumerGone(Exception):
     """Nobody answers pull requests for this consumer."""
 
 

@@ -27,7 +27,7 @@ __all__ = [
 MINIMUM_SERVER = (2, 10, 23)
 
 
-class QueueMissing(BusError):  # noqa: N818 - named as the rest of the tree in errors
+class QueueMissing(BusError):
     """The broker answers, but this Experiment has no task queue: deleted, or not made yet."""
 
 

@@ -73,6 +73,7 @@ class Lane:
 
     def __init__(
         self,
+        *,
         settings: Settings,
         store: RepeatStore,
         bus: CoordinatorBus,

@@ -37,7 +37,9 @@ class Metrics:
         self._experiment = experiment
         labels = ["experiment", "repeat"]
         r = self.registry
-        self._generation = Gauge("kubevo_generation", "Last finished generation", labels, registry=r)
+        self._generation = Gauge(
+            "kubevo_generation", "Last finished generation", labels, registry=r
+        )
         self._fitness = Gauge(
             "kubevo_fitness", "Fitness over the last generation", [*labels, "stat"], registry=r
         )

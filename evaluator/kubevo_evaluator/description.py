@@ -40,7 +40,7 @@ def describe(environment: spec.Environment, policy: spec.Policy) -> Description:
     made = make(environment)
     try:
         network = network_for(policy, made.observation, made.actions)
-        backend = resolve(policy.backend, network)
+        backend = resolve(policy.backend)
         with one_thread():
             player = make_policy(backend, network, made.actions)
             prints = fingerprint(environment, backend, policy.precision, network, player)

@@ -210,7 +210,7 @@ def evaluate_genome(
         with one_thread():
             made = make(environment, render=render)
             _check_network(network, made)
-            policy = make_policy(resolve(policy_backend, network), network, made.actions)
+            policy = make_policy(resolve(policy_backend), network, made.actions)
             policy.load(decode.parameters(genome))
             for number, seed in enumerate(episode_seeds):
                 made = made or make(environment, render=render)

@@ -64,7 +64,7 @@ BACKENDS: dict[str, Backend] = {
 }
 
 
-def resolve(backend: str, network: Network) -> str:
+def resolve(backend: str) -> str:
     """Return the backend that ``auto`` means here; any other name is returned as it is.
 
     It means numpy: for one observation at a time it is faster than torch on a CPU (measured by

@@ -56,7 +56,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class Recycle(Exception):  # noqa: N818 - not an error: a request to be started again
+class Recycle(Exception):
     """This process should be replaced by a fresh one."""
 
 

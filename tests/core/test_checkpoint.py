@@ -46,7 +46,9 @@ def test_a_checkpoint_holds_all_that_was_finished(
     assert found == checkpoint.Snapshot(state.finished, state.tests, state.stop)
     again = resume(settings_, found.finished, found.tests, found.stop)
     assert (again.phase, again.population, again.carried) == (
-        state.phase, state.population, state.carried,
+        state.phase,
+        state.population,
+        state.carried,
     )
     assert checkpoint.encode(again) == payload
 

@@ -19,8 +19,20 @@ from kubevo_core.selection import (
 
 CASES = [
     f"{letter}-{law}"
-    for letter in ("a", "b", "c", "d", "e-sparse", "e-narrow", "e-none-evaluated",
-                   "e-none-eligible", "f-target", "f-frames", "f-order", "g-wide")
+    for letter in (
+        "a",
+        "b",
+        "c",
+        "d",
+        "e-sparse",
+        "e-narrow",
+        "e-none-evaluated",
+        "e-none-eligible",
+        "f-target",
+        "f-frames",
+        "f-order",
+        "g-wide",
+    )
     for law in ("noise", "quality")
 ]
 
@@ -63,7 +75,9 @@ def test_selection(golden_engine):
         assert (winner and list(winner)) == case["elite"]
         if winner is None:
             continue
-        assert [list(p) for p in next_parents(winner, ranked, case["parents"])] == case["nextParents"]
+        assert [list(p) for p in next_parents(winner, ranked, case["parents"])] == case[
+            "nextParents"
+        ]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -71,8 +85,11 @@ def test_selection(golden_engine):
 def test_a_whole_run(golden_engine, case_settings, synthetic_play, name, arrival):
     case = next(case for case in golden_engine["cases"] if case["case"] == name)
     play = synthetic_play(case["law"], case["failEvery"])
-    pick = {"in order": lambda d: d[0], "reversed": lambda d: d[-1],
-            "shuffled": random.Random(name).choice}[arrival]
+    pick = {
+        "in order": lambda d: d[0],
+        "reversed": lambda d: d[-1],
+        "shuffled": random.Random(name).choice,
+    }[arrival]
     finished = []
     for expected in case["repeats"]:
         settings, limits = case_settings(case, expected["repeat"])

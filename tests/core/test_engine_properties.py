@@ -98,7 +98,9 @@ def digests(state):
 
 
 @settings(max_examples=60, deadline=None)
-@given(specs, st.sampled_from(["noise", "quality"]), st.sampled_from([2, 5, 41]), st.integers(0, 99))
+@given(
+    specs, st.sampled_from(["noise", "quality"]), st.sampled_from([2, 5, 41]), st.integers(0, 99)
+)
 def test_any_order_any_restarts_any_workers_give_the_same_bytes(
     make_settings, synthetic_play, fields, law, fail_every, seed
 ):
@@ -107,8 +109,13 @@ def test_any_order_any_restarts_any_workers_give_the_same_bytes(
     reference = digests(run(make_settings(**fields), play, limits, rng))
     for workers, restart, duplicate in ((1, 0.05, 0.5), (3, 0.02, 0.1), (50, 0.0, 0.3)):
         again = run(
-            make_settings(**fields), play, limits, rng,
-            restart=restart, duplicate=duplicate, workers=workers,
+            make_settings(**fields),
+            play,
+            limits,
+            rng,
+            restart=restart,
+            duplicate=duplicate,
+            workers=workers,
         )
         assert digests(again) == reference
 
@@ -296,7 +303,8 @@ def test_certainty_agrees_with_every_completion(data):
     ranked = list(dict.fromkeys(genomes[s] for s in ranking(fitnesses)))
     certain = certain_candidates(ranked, missing, carried, most)
     validations = {
-        d: Validation() if validated[d] == "missing"
+        d: Validation()
+        if validated[d] == "missing"
         else Validation(mean=validated[d], failed=validated[d] is None)
         for d in certain
     }
@@ -314,8 +322,10 @@ def test_certainty_agrees_with_every_completion(data):
         found = {d for _, d in chosen}
         always_candidates = found if always_candidates is None else always_candidates & found
         for means in itertools.product(FILLINGS, repeat=len(open_means)):
-            mean_of = {**{d: v for d, v in validated.items() if v != "missing"},
-                       **dict(zip(open_means, means, strict=True))}
+            mean_of = {
+                **{d: v for d, v in validated.items() if v != "missing"},
+                **dict(zip(open_means, means, strict=True)),
+            }
             index = elite(chosen, [mean_of[d] for _, d in chosen])
             if index is None and carried is None:
                 continue

@@ -40,8 +40,10 @@ def test_a_child_has_the_digest_of_its_text(genome, mutation):
     assert child.mutations == (*genome.mutations, mutation)
     assert child.digest == hashlib.sha256(child.text.encode()).hexdigest()
     assert child.text_bytes == len(child.text)
-    ancestors = [Genome(child.network, child.init_seed, child.mutations[:n])
-                 for n in range(len(child.mutations))]
+    ancestors = [
+        Genome(child.network, child.init_seed, child.mutations[:n])
+        for n in range(len(child.mutations))
+    ]
     assert list(child.ancestor_digests()) == [ancestor.digest for ancestor in ancestors]
 
 
@@ -83,8 +85,26 @@ def test_canonical_sigmas_are_taken_verbatim(sigma):
 
 
 @pytest.mark.parametrize(
-    "sigma", ["", "abc", "0", "0.0", "0.10", "1e-3", "10.000001", "11", ".5", "05", "1.", "-1",
-              "+1", "0.0000001", " 1", "١", "nan"]
+    "sigma",
+    [
+        "",
+        "abc",
+        "0",
+        "0.0",
+        "0.10",
+        "1e-3",
+        "10.000001",
+        "11",
+        ".5",
+        "05",
+        "1.",
+        "-1",
+        "+1",
+        "0.0000001",
+        " 1",
+        "١",
+        "nan",
+    ],
 )
 def test_other_sigmas_are_refused(sigma):
     with pytest.raises(ValueError, match=r"expected a decimal from 0\.000001 to 10"):
@@ -122,7 +142,9 @@ def test_a_changed_json_genome_is_noticed():
         from_json(json.dumps({**document, "initSeed": 8}))
 
 
-@pytest.mark.parametrize("text", ["[]", "{", "{}", '{"dialect": "x"}', "null", '{"dialect":"kubevo-1"}'])
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "{}", '{"dialect": "x"}', "null", '{"dialect":"kubevo-1"}']
+)
 def test_json_that_is_no_genome_is_refused(text):
     with pytest.raises(GenomeError):
         from_json(text)

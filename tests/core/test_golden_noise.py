@@ -55,8 +55,10 @@ def test_layouts_match(golden_noise):
             }
             for t in networks.network(identifier).layout
         ]
-        assert found == [{**entry, **({"fan_in": int(entry["fan_in"])} if "fan_in" in entry else {})}
-                         for entry in expected]
+        assert found == [
+            {**entry, **({"fan_in": int(entry["fan_in"])} if "fan_in" in entry else {})}
+            for entry in expected
+        ]
 
 
 @pytest.mark.parametrize("cached", [False, True])

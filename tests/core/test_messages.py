@@ -30,7 +30,11 @@ keys = st.builds(
 )
 floats = st.floats(allow_nan=False, allow_infinity=False)
 episodes = st.builds(
-    Episode, keys, st.none() | floats, st.integers(0, 10**9), st.integers(0, 10**9),
+    Episode,
+    keys,
+    st.none() | floats,
+    st.integers(0, 10**9),
+    st.integers(0, 10**9),
     st.none() | st.text(max_size=50),
 )
 DESCRIPTION = Description("mlp-4-2", "numpy", "4 numbers", "2 actions", {"backend": "numpy"})
@@ -50,7 +54,11 @@ def test_a_result_comes_back_bit_for_bit(episode, worker):
     assert messages.decode_result(messages.encode_result(report)) == report
 
 
-@given(keys, st.integers(0, 2**32 - 1), st.none() | st.builds(Mutation, st.integers(0, 99), st.just("0.1")))
+@given(
+    keys,
+    st.integers(0, 2**32 - 1),
+    st.none() | st.builds(Mutation, st.integers(0, 99), st.just("0.1")),
+)
 def test_a_task_comes_back(key, seed, mutation):
     task = messages.Task(key, seed, "mlp-4-2", "ab" * 32, mutation, "c" * 16)
     assert messages.decode_task(messages.encode_task(task)) == task
@@ -85,10 +93,17 @@ def test_generation_zero_travels_as_a_seed_and_everybody_else_by_a_base():
 
 @pytest.mark.parametrize(
     "decode",
-    [messages.decode_task, messages.decode_result, messages.decode_failure,
-     messages.decode_describe_answer, Context.decode],
+    [
+        messages.decode_task,
+        messages.decode_result,
+        messages.decode_failure,
+        messages.decode_describe_answer,
+        Context.decode,
+    ],
 )
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"null", b"\xff", b'{"v":1,"genome":3}', b'{"v":1}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b"null", b"\xff", b'{"v":1,"genome":3}', b'{"v":1}']
+)
 def test_garbage_is_refused(decode, body):
     with pytest.raises(MessageError, match="cannot be read"):
         decode(body)
@@ -115,7 +130,9 @@ def test_non_finite_returns_never_travel():
 @given(keys, keys)
 def test_subjects_tell_episodes_apart(one, other):
     same = names.episode_subject(one) == names.episode_subject(other)
-    assert same == (one._replace(digest=one.digest[:16]) == other._replace(digest=other.digest[:16]))
+    assert same == (
+        one._replace(digest=one.digest[:16]) == other._replace(digest=other.digest[:16])
+    )
 
 
 @pytest.mark.parametrize("name", ["a", "my.run-1", "x" * 52])

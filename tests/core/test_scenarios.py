@@ -86,7 +86,9 @@ class Interpreter:
     def do_play(self, which="all"):
         outcomes = Counter()
         while demands := ask(self.state, self.limits):
-            now = [d for d in demands if d.key.generation == self.state.generation or which == "all"]
+            now = [
+                d for d in demands if d.key.generation == self.state.generation or which == "all"
+            ]
             if not now:
                 break
             for demand in now if which != "last" else reversed(now):
@@ -120,12 +122,16 @@ class Interpreter:
         else:
             found = checkpoint.decode(checkpoint.encode(state))
             self.state = resume(state.settings, found.finished, found.tests, found.stop)
-        self.say(f"{self.state.phase}, generation {self.state.generation}, "
-                 f"{len(self.state.results)} results")
+        self.say(
+            f"{self.state.phase}, generation {self.state.generation}, "
+            f"{len(self.state.results)} results"
+        )
 
     def do_tests(self):
         for report in completed_tests(self.state):
-            self.say(f"{report.purpose.name} of generation {report.generation}: {report.row()['mean']}")
+            self.say(
+                f"{report.purpose.name} of generation {report.generation}: {report.row()['mean']}"
+            )
             self.state = close_tests(self.state, [(report.generation, report.purpose)])
         self.say(str(self.state.phase))
 
@@ -141,15 +147,22 @@ class Interpreter:
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=[path.stem for path in SCENARIOS])
 def test_scenario(path, make_settings, synthetic_play, request):
-    script, _, expected = path.read_text().partition("----\n")
+    script, _, _ = path.read_text().partition("----\n")
     trace = Interpreter(make_settings, synthetic_play()).run(script)
     if request.config.getoption("--rewrite"):
         path.write_text(f"{script}----\n{trace}")
-    assert trace == path.read_text().partition("----\n")[2], "run with --rewrite and read the difference"
+    assert trace == path.read_text().partition("----\n")[2], (
+        "run with --rewrite and read the difference"
+    )
 
 
 def test_the_scenarios_exist():
     assert {path.stem for path in SCENARIOS} >= {
-        "all_evaluations_failed", "illegal_transition", "nan_is_a_failure", "pause_and_resume",
-        "restart_mid_generation", "straggler_then_duplicate", "ties_go_to_the_lower_slot",
+        "all_evaluations_failed",
+        "illegal_transition",
+        "nan_is_a_failure",
+        "pause_and_resume",
+        "restart_mid_generation",
+        "straggler_then_duplicate",
+        "ties_go_to_the_lower_slot",
     }

@@ -24,7 +24,9 @@ def test_purposes_and_paths_do_not_collide(root):
 def test_all_episode_seeds_of_a_large_generation_differ_in_64_bits():
     hashes = {
         derive_hash(7, Purpose.POPULATION, repeat, generation, slot, 0)
-        for repeat in range(2) for generation in range(5) for slot in range(1000)
+        for repeat in range(2)
+        for generation in range(5)
+        for slot in range(1000)
     }
     assert len(hashes) == 10_000
 

@@ -39,7 +39,10 @@ GOOD = [
     ((*GA, "testEpisodes"), 0),
     (("spec", "budget"), {"targetFitness": "-100.5"}),
     (("spec", "budget"), {"maxWallClockSeconds": 60}),
-    (("spec", "evaluator"), {"resources": {"limits": {"cpu": "2"}}, "podTemplate": {"a": {"b": 1}}}),
+    (
+        ("spec", "evaluator"),
+        {"resources": {"limits": {"cpu": "2"}}, "podTemplate": {"a": {"b": 1}}},
+    ),
     (("spec", "checkpoint"), {"keepLast": 1, "keepEvery": 10}),
     (("spec", "failurePolicy"), {"onPoison": "Score"}),
 ]
@@ -73,9 +76,16 @@ BAD = [
     (("spec", "environment", "atari"), {}, "atari is only for environments named ALE/"),
     (("spec", "environment"), {"id": "ALE/Pong-v5"}, "policy.network mlp reads vectors"),
     (("spec", "environment"), {"id": "ALE/Pong-v5", "kwargs": {"a": "1"}}, "kwargs is not used"),
-    (("spec", "environment"), {"id": "ALE/Pong-v5", "atari": {"stickyActionProbability": "1.5"}},
-     'expected a probability from "0" to "1"'),
-    (("spec", "environment"), {"id": "ALE/Pong-v5", "atari": {"frameSkip": 0}}, "at least 1, got 0"),
+    (
+        ("spec", "environment"),
+        {"id": "ALE/Pong-v5", "atari": {"stickyActionProbability": "1.5"}},
+        'expected a probability from "0" to "1"',
+    ),
+    (
+        ("spec", "environment"),
+        {"id": "ALE/Pong-v5", "atari": {"frameSkip": 0}},
+        "at least 1, got 0",
+    ),
     (("spec", "policy", "network"), "mpl", "expected 'mlp', 'dqn' or 'large-dqn', got \"mpl\""),
     (("spec", "policy", "hiddenLayers"), [0], "hiddenLayers.0: expected at least 1, got 0"),
     (("spec", "policy", "hiddenLayers"), [1] * 9, "expected at most 8 items, got 9"),
@@ -89,7 +99,7 @@ BAD = [
     ((*GA, "eliteCandidates"), 1, "eliteCandidates: expected at least 2, got 1"),
     ((*GA, "eliteCandidates"), 9, "eliteCandidates must be at most populationSize"),
     ((*GA, "mutationPower"), "abc", "mutationPower: expected a decimal from 0.000001 to 10"),
-    ((*GA, "mutationPower"), 0.002, 'mutationPower: expected a text, got 0.002; put it in quotes'),
+    ((*GA, "mutationPower"), 0.002, "mutationPower: expected a text, got 0.002; put it in quotes"),
     ((*GA, "mutationPower"), "0", "mutationPower: expected a decimal"),
     ((*GA, "eliteEpisodes"), 0, "eliteEpisodes: expected at least 1"),
     (("spec", "budget"), {}, "a search needs an end"),
@@ -161,6 +171,6 @@ def test_every_field_has_a_description():
 
     for name in module.__all__:
         model = getattr(module, name)
-        if isinstance(model, type) and name not in {"Experiment"}:
+        if isinstance(model, type) and name != "Experiment":
             for field, info in model.model_fields.items():
                 assert info.description, f"{name}.{field}"

@@ -188,7 +188,7 @@ def test_a_backend_that_is_not_here_makes_the_worker_unfit(monkeypatch):
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     actions, net = ActionLayout("discrete", (2,)), network("dqn-2")
-    assert resolve("auto", net) == "numpy"
+    assert resolve("auto") == "numpy"
     with pytest.raises(WorkerUnfit, match=r"install kubevo\[torch\]"):
         make_policy("torch", net, actions)
     with pytest.raises(WorkerUnfit, match="expected one of numpy, torch"):

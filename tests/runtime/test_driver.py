@@ -12,9 +12,9 @@ from kubevo_core.genome import parse
 from kubevo_core.messages import DescribeAnswer, Description, FailureReport, ResultReport
 from kubevo_core.seeding import Purpose
 from kubevo_runtime import events
+from kubevo_runtime.bus import QueueMissing
 from kubevo_runtime.experiment import run_experiment
 from kubevo_runtime.store import create_run, open_run
-from kubevo_runtime.bus import QueueMissing
 from kubevo_runtime.testing import FakeBus
 
 DESCRIPTION = Description("mlp-4-16-2", "numpy", "4 numbers", "2 actions", {"backend": "numpy"})
@@ -111,7 +111,8 @@ async def reference(tmp_path, experiment, play):
 def finished(seen):
     return [
         (e.finished.repeat, e.finished.generation)
-        for e in seen if isinstance(e, events.GenerationFinished)
+        for e in seen
+        if isinstance(e, events.GenerationFinished)
     ]
 
 
@@ -147,7 +148,11 @@ async def test_the_checkpoint_is_durable_before_anyone_hears_of_the_generation(
         return False
 
     await run(
-        tmp_path, make_experiment(), broker, work(broker.worker(), synthetic_play()), stop_when=heard
+        tmp_path,
+        make_experiment(),
+        broker,
+        work(broker.worker(), synthetic_play()),
+        stop_when=heard,
     )
     assert order == [(0, 0), (1, 1), (2, 2)]
 
@@ -180,7 +185,7 @@ async def test_a_driver_that_dies_anywhere_goes_on_to_the_same_bytes(
     for _ in range(60):
         count, known = rng.randrange(1, 30 if kept else 90), set(known)
 
-        def enough(event):
+        def enough(event, known=known):
             nonlocal count
             key = event.report.episode.key if isinstance(event, events.ResultTaken) else id(event)
             count -= not kept or key not in known  # what is read back is no progress
@@ -241,7 +246,9 @@ async def test_a_refusal_is_the_users_error(tmp_path, make_experiment, synthetic
     broker = FakeBus()
     with pytest.raises(EnvironmentRefused, match="no such game"):
         await run(
-            tmp_path, make_experiment(), broker,
+            tmp_path,
+            make_experiment(),
+            broker,
             work(broker.worker(), synthetic_play(), refuse="no such game"),
         )
 
@@ -262,14 +269,15 @@ async def test_a_failure_that_two_workers_report_becomes_a_result(
     tmp_path, make_experiment, synthetic_play
 ):
     broker, play = FakeBus(), raising(synthetic_play())
-    workers = [
-        work(broker.worker(), lambda d, n=name: play(d, n), name) for name in ("w0", "w1")
-    ]
-    outcomes, seen = await run(tmp_path, make_experiment(), broker, *workers)
+    workers = [work(broker.worker(), lambda d, n=name: play(d, n), name) for name in ("w0", "w1")]
+    _, seen = await run(tmp_path, make_experiment(), broker, *workers)
     history = open_run(next(tmp_path.glob("local/*"))).repeat(0).history()
     assert history[0]["failed"] == 1
-    failed = [e.report.episode for e in seen
-              if isinstance(e, events.ResultTaken) and e.report.episode.failure]
+    failed = [
+        e.report.episode
+        for e in seen
+        if isinstance(e, events.ResultTaken) and e.report.episode.failure
+    ]
     assert failed[0] == Episode(failed[0].key, None, 3, 12, "ValueError: broken physics")
 
 
@@ -277,7 +285,9 @@ async def test_one_bad_worker_writes_no_history(tmp_path, make_experiment, synth
     experiment = make_experiment()
     expected = await reference(tmp_path, experiment, synthetic_play())
     broker = FakeBus()
-    bad = work(broker.worker(), lambda d: FailureReport(d.key, "OSError", "disk", 0, 0, "bad"), "bad")
+    bad = work(
+        broker.worker(), lambda d: FailureReport(d.key, "OSError", "disk", 0, 0, "bad"), "bad"
+    )
     good = work(broker.worker(), synthetic_play(), "good")
     outcomes, seen = await run(tmp_path, experiment, broker, bad, good)
     assert digests(outcomes) == expected
@@ -285,7 +295,7 @@ async def test_one_bad_worker_writes_no_history(tmp_path, make_experiment, synth
 
 
 def dying(bus, play):
-    """A worker that plays all but one individual, of which it dies."""
+    """Be a worker that plays all but one individual, of which it dies."""
 
     async def run_():
         while True:
@@ -323,7 +333,10 @@ async def test_an_evaluation_that_kills_every_worker_stops_the_run_resumable(
     broker = FakeBus(max_deliver=3)
     with pytest.raises(Poisoned, match=r"episode r0\.g0\.population\.s1\..*onPoison: Score"):
         await run(
-            tmp_path, make_experiment(), broker, dying(broker.worker(), synthetic_play()),
+            tmp_path,
+            make_experiment(),
+            broker,
+            dying(broker.worker(), synthetic_play()),
             clock_step=5.0,
         )
     expected = await reference(tmp_path, make_experiment(), synthetic_play())
@@ -337,7 +350,7 @@ async def test_an_evaluation_that_kills_every_worker_stops_the_run_resumable(
 async def test_poison_may_be_scored_as_failed(tmp_path, make_experiment, synthetic_play):
     broker = FakeBus(max_deliver=3)
     experiment = make_experiment(failurePolicy={"onPoison": "Score"})
-    outcomes, _ = await run(
+    await run(
         tmp_path, experiment, broker, dying(broker.worker(), synthetic_play()), clock_step=5.0
     )
     row = open_run(next(tmp_path.glob("local/*"))).repeat(0).history()[0]
@@ -358,4 +371,4 @@ async def test_garbage_on_the_broker_is_counted_and_left_alone(
         tmp_path, make_experiment(), broker, work(broker.worker(), synthetic_play())
     )
     assert digests(outcomes) == await reference(tmp_path, make_experiment(), synthetic_play())
-    assert [e.kind for e in seen if isinstance(e, events.Fault)][0] == "unreadable_result"
+    assert next(e.kind for e in seen if isinstance(e, events.Fault)) == "unreadable_result"

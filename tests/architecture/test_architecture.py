@@ -73,6 +73,8 @@ def test_every_module_says_what_it_is_for_and_what_it_exports(path):
             if isinstance(node, ast.Assign)
             else [node.target.id]
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+            else [alias.asname or alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom)
             else []
         )
     }

@@ -60,7 +60,10 @@ def main() -> int:
         return asyncio.run(_run(settings))
     except KubevoError as exc:
         log.error("worker_failed", reason=str(exc))
-        return 1
+    except Exception as exc:
+        # Not left to the interpreter, which would wait for an episode that plays in its thread.
+        log.error("worker_crashed", reason=f"{type(exc).__name__}: {exc}", exc_info=True)
+    return 1
 
 
 if __name__ == "__main__":

@@ -145,6 +145,9 @@ class AtariEnvironment:
         self._lives = 0
         self._press_fire = False
         self._at_start = False
+        import cv2
+
+        self._resize, self._by_area = cv2.resize, cv2.INTER_AREA  # looked up once, not each step
         height, width = ale.getScreenDims()
         self._newest = np.zeros((height, width), dtype=np.uint8)
         self._before = np.zeros((height, width), dtype=np.uint8)
@@ -242,11 +245,9 @@ class AtariEnvironment:
         return self._terminal_on_life_loss and self._ale.lives() < self._lives
 
     def _shrink(self) -> None:
-        import cv2
-
         if self._skip > 1:
             np.maximum(self._newest, self._before, out=self._newest)
-        cv2.resize(self._newest, (SIDE, SIDE), dst=self._small, interpolation=cv2.INTER_AREA)
+        self._resize(self._newest, (SIDE, SIDE), self._small, interpolation=self._by_area)
 
 
 def _waits_for_fire(minimal: list["ale_py.Action"]) -> bool:

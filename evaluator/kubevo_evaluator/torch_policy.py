@@ -1,7 +1,7 @@
 """The torch policy: eager float32 on one CPU thread, the reference of the convolutional networks.
 
-Weights are copied once per load, convolutions into channels-last order, which is the order in which
-observations already lie in memory. TF32 stays off: float32 means float32.
+Weights are copied once per load: convolutions into channels-last order, in which observations already
+lie in memory, fully connected layers into (out, in). TF32 stays off: float32 means float32.
 """
 
 import numpy as np
@@ -38,31 +38,32 @@ class TorchPolicy:
             weight, bias = layer.tensors
             source = flat[start : start + weight.size].view(weight.shape)
             start += weight.size
-            used = source
             if isinstance(layer, Conv):
                 source = source.permute(3, 2, 0, 1)  # (height, width, in, out) to torch's order
                 used = torch.empty(source.shape).contiguous(memory_format=torch.channels_last)
                 side, before, after = same_padding(side, layer.kernel, layer.stride)
                 self._paddings.append((before, after))
+            else:
+                # One observation is a matrix-vector product, which reads rows: nearly twice as
+                # fast on (out, in) as on (in, out).
+                source = source.t()
+                used = torch.empty(source.shape)
             self._sources.append(source)
             self._tensors.append((used, flat[start : start + bias.size]))
             start += bias.size
 
     def load(self, parameters: Float32Vector) -> None:
-        """Copy these weights and put the convolutions into torch's order."""
+        """Copy these weights into the order that torch is fast with."""
         np.copyto(self._flat, parameters)
-        for layer, source, (used, _) in zip(
-            self._network.layers, self._sources, self._tensors, strict=True
-        ):
-            if isinstance(layer, Conv):
-                used.copy_(source)
+        for source, (used, _) in zip(self._sources, self._tensors, strict=True):
+            used.copy_(source)
 
     def values(self, observation: Observation) -> Float32Vector:
         """Return the network's last layer: shape (outputs,)."""
         with torch.inference_mode():
             x = torch.from_numpy(observation)
             if self._network.observation == "pixels":
-                x = (x.float() / 255).permute(2, 0, 1).unsqueeze(0)
+                x = x.float().div_(255).permute(2, 0, 1).unsqueeze(0)
             found: Float32Vector = self._forward(x).numpy()
             return found
 
@@ -87,7 +88,7 @@ class TorchPolicy:
 def _dense(layer: Dense, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     if x.ndim == 4:
         x = x.permute(0, 2, 3, 1)
-    y = torch.addmm(bias, x.reshape(1, -1), weight)
+    y = torch.addmv(bias, weight, x.reshape(-1))
     if layer.activation == "tanh":
         return torch.tanh_(y)
     return F.relu_(y) if layer.activation == "relu" else y

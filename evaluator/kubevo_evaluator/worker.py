@@ -50,6 +50,11 @@ MOST_BASES = 256
 # A failure is confirmed by a second process. A worker that keeps getting its own failed task back
 # is alone, so after this many it ends, and its replacement is that second process.
 OWN_FAILURES = 3
+# Making and testing an environment may import slowly, but one that hangs is noticed.
+PREPARE_SECONDS = 300.0
+# What this machine lacks, also where a library lets it through; an environment that ends the
+# process by sys.exit ends this one, and not the search.
+LACKS = (ImportError, MemoryError, OSError, SystemExit)
 CONTEXT_POINTER = "context"
 
 T = TypeVar("T")
@@ -134,7 +139,10 @@ class Worker:
         except BusUnavailable as exc:
             # The task comes again after its lease; the result, if any, is played again.
             log.warning("broker_unavailable", episode=held.episode, error=str(exc))
-        except WorkerUnfit:
+        except Recycle:
+            raise  # the task is given back already
+        except Exception:
+            # A broken library may raise anything; the task must not wait for its lease.
             await held.nak(delay_seconds=1)
             raise
 
@@ -149,7 +157,9 @@ class Worker:
             return
         environment, policy = _specs(context)
         try:
-            description = await self._in_thread(held, lambda: describe(environment, policy))
+            description = await self._in_thread(
+                held, lambda: describe(environment, policy), _prepare_seconds(context)
+            )
             answer = DescribeAnswer(description, None)
         except EnvironmentRefused as exc:
             answer = DescribeAnswer(None, str(exc))
@@ -213,7 +223,7 @@ class Worker:
         if self._context is not None:
             await self._in_thread(held, self._context[2].close)
         try:
-            await self._in_thread(held, evaluator.open)
+            await self._in_thread(held, evaluator.open, _prepare_seconds(context))
         except EnvironmentRefused as exc:
             # It was described by another worker, so what is missing is missing here.
             raise WorkerUnfit(f"this worker cannot make the environment: {exc}") from exc
@@ -228,7 +238,7 @@ class Worker:
             body = await self._bus.get_blob(task.base)
             if body is None:
                 return None
-            found = genomes.parse(body.decode("ascii"))
+            found = genomes.parse(body.decode("ascii", "replace"))
             if found.digest != task.base:
                 raise GenomeError(f"the bucket holds genome {found.digest} under {task.base}")
             self._bases[task.base] = found
@@ -241,7 +251,7 @@ class Worker:
     ) -> T:
         """Run ``work`` off the event loop, with signs of life for the broker's lease meanwhile."""
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._thread, work)
+        future = loop.run_in_executor(self._thread, _unless_lacking, work)
         started = self._clock()
         give_up: float | None = None
         while True:
@@ -252,12 +262,17 @@ class Worker:
                 if held is not None:
                     await held.nak()
                 raise Recycle("stopped before the episode ended; it was given back")
-            if timeout_seconds is not None and now - started >= timeout_seconds:
-                raise WorkerUnfit(
-                    f"an episode took longer than spec.evaluator.taskTimeoutSeconds "
-                    f"({timeout_seconds} s); another worker gets it"
-                )
-            if await self._done_within(future, self._settings.ack_wait_seconds / 3):
+            wait = self._settings.ack_wait_seconds / 3
+            if timeout_seconds is not None:
+                wait = min(wait, started + timeout_seconds - now)
+                if wait <= 0:
+                    raise WorkerUnfit(
+                        f"an episode, or making its environment, took longer than {timeout_seconds}"
+                        " s (spec.evaluator.taskTimeoutSeconds); another worker gets it"
+                    )
+            if give_up is not None:
+                wait = min(wait, give_up - now)
+            if await self._done_within(future, wait):
                 return future.result()
             if held is not None:
                 await held.in_progress()
@@ -266,12 +281,23 @@ class Worker:
         waits: set[asyncio.Future[Any]] = {future}
         if not self._stopping.is_set():
             waits.add(asyncio.ensure_future(self._stopping.wait()))
-        else:
-            seconds = min(seconds, 0.5)
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits - {future}:
             wait.cancel()
         return future.done()
+
+
+def _unless_lacking(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except LACKS as exc:
+        raise WorkerUnfit(
+            f"this process lacks something to evaluate: {type(exc).__name__}: {exc}"
+        ) from exc
+
+
+def _prepare_seconds(context: Context) -> float:
+    return max(PREPARE_SECONDS, context.task_timeout_seconds)
 
 
 def _specs(context: Context) -> tuple[spec.Environment, spec.Policy]:

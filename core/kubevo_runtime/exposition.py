@@ -15,10 +15,13 @@ kubevo_faults_total{kind}               counter    what went wrong and was survi
 ======================================  =========  ===============================================
 """
 
+from threading import Thread
 from typing import Literal
+from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from kubevo_core.errors import UserError
 from kubevo_core.generation import Outcome
 from kubevo_runtime.events import Event, Fault, GenerationFinished, ResultTaken
 
@@ -112,6 +115,16 @@ class Metrics:
         if done.best is not None:
             self._best.labels(*labels).set(done.best.mean)
 
-    def serve(self, port: int, address: str = "127.0.0.1") -> None:
-        """Serve ``/metrics`` on ``address`` from a thread of its own; port 0 picks a free one."""
-        start_http_server(port, address, registry=self.registry)
+    def serve(self, port: int, address: str = "127.0.0.1") -> tuple[WSGIServer, Thread]:
+        """Serve ``/metrics`` from a thread of its own and return both; port 0 picks a free one.
+
+        Raises:
+            UserError: the port is taken or not ours to take.
+        """
+        try:
+            return start_http_server(port, address, registry=self.registry)
+        except OSError as exc:
+            raise UserError(
+                f"metrics cannot be served on {address}:{port}: {exc.strerror or exc}; choose "
+                "another --metrics-port"
+            ) from exc

@@ -10,25 +10,28 @@ re-testing the best candidates); reference runs in ``tests/golden/engine-v1.json
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 
-from kubevo_core.certainty import Validation, certain_candidates, possible_parents
+from kubevo_core.demands import (
+    child_of,
+    note_fitness,
+    open_certain,
+    open_generation,
+    open_tests,
+    parent_hash,
+    played_keys,
+    ranked_slots,
+    validation_keys,
+    validation_slot,
+)
 from kubevo_core.errors import IllegalTransition
-from kubevo_core.evaluation import Demand, Episode, Key
+from kubevo_core.evaluation import Demand, Episode
 from kubevo_core.fitness import mean_return
 from kubevo_core.generation_report import Best, Elite, Finished, Individual, TestReport
-from kubevo_core.genome import MAX_TEXT_BYTES, Genome, Mutation
-from kubevo_core.seeding import Purpose, derive, derive_hash
-from kubevo_core.selection import (
-    candidates,
-    elite,
-    next_parents,
-    ranking,
-    rendezvous,
-    rendezvous_many,
-)
-from kubevo_core.spec import ExperimentSpec
+from kubevo_core.genome import MAX_TEXT_BYTES, Genome
+from kubevo_core.search import Limits, Outcome, Phase, Settings, State, Stop, Test
+from kubevo_core.seeding import Purpose, derive
+from kubevo_core.selection import candidates, elite, next_parents, rendezvous
 
 __all__ = [
     "Limits",
@@ -50,34 +53,6 @@ __all__ = [
 ]
 
 
-class Phase(StrEnum):
-    """Where a search is."""
-
-    EVALUATING = "evaluating"  # a generation is being played
-    TESTING = "testing"  # stopped; pending tests are being played
-    STOPPED = "stopped"  # nothing is left to do
-
-
-class Stop(StrEnum):
-    """Why a search stopped; the values are the reasons that users see, judged in this order."""
-
-    ALL_EVALUATIONS_FAILED = "AllEvaluationsFailed"
-    TARGET_FITNESS = "targetFitness"
-    MAX_GENERATIONS = "maxGenerations"
-    MAX_FRAMES = "maxFrames"
-    MAX_WALL_CLOCK_SECONDS = "maxWallClockSeconds"
-    GENOME_TOO_LONG = "GenomeTooLong"
-
-
-class Outcome(StrEnum):
-    """What ``tell`` made of a result; only ACCEPTED changes the state."""
-
-    ACCEPTED = "accepted"
-    DUPLICATE = "duplicate"
-    STALE = "stale"  # of a generation that is finished or was dropped
-    UNKNOWN = "unknown"  # never asked for
-
-
 # Which operation is legal in which phase; an illegal one raises and changes nothing.
 LEGAL: dict[str, frozenset[Phase]] = {
     "ask": frozenset(Phase),
@@ -86,106 +61,6 @@ LEGAL: dict[str, frozenset[Phase]] = {
     "close_tests": frozenset(Phase),
     "reopen": frozenset({Phase.TESTING, Phase.STOPPED}),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What never changes during a search."""
-
-    seed: int
-    repeat: int
-    network: str
-    population_size: int
-    parents: int
-    mutation_power: str
-    elite_candidates: int
-    elite_episodes: int
-    episodes_per_evaluation: int
-    test_episodes: int
-    test_every_generations: int
-
-    @staticmethod
-    def of(spec: ExperimentSpec, repeat: int, network: str) -> "Settings":
-        """Return the settings of one repeat of ``spec``."""
-        genetic = spec.algorithm.genetic_algorithm
-        return Settings(
-            seed=spec.seed,
-            repeat=repeat,
-            network=network,
-            population_size=genetic.population_size,
-            parents=genetic.parents,
-            mutation_power=genetic.mutation_power,
-            elite_candidates=genetic.elite_candidates,
-            elite_episodes=genetic.elite_episodes,
-            episodes_per_evaluation=genetic.episodes_per_evaluation,
-            test_episodes=genetic.test_episodes,
-            test_every_generations=genetic.test_every_generations,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When to stop; a person may change them while the search runs."""
-
-    target_fitness: float | None = None
-    max_generations: int | None = None
-    max_frames: int | None = None
-    max_wall_clock_seconds: float | None = None
-
-    @staticmethod
-    def of(spec: ExperimentSpec) -> "Limits":
-        """Return the limits of ``spec``."""
-        budget = spec.budget
-        return Limits(
-            None if budget.target_fitness is None else float(budget.target_fitness),
-            budget.max_generations,
-            budget.max_frames,
-            budget.max_wall_clock_seconds,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Test:
-    """Held-out episodes that somebody is waiting for; they never influence the search."""
-
-    generation: int
-    purpose: Purpose
-    genome: Genome
-
-    def keys(self, settings: Settings) -> list[Key]:
-        """Return the identities of the test's episodes, in episode order."""
-        return [
-            Key(settings.repeat, self.generation, self.purpose, 0, self.genome.digest, episode)
-            for episode in range(settings.test_episodes)
-        ]
-
-
-@dataclass
-class State:
-    """A search between two checkpoints. ``finish`` replaces it; ``tell`` alone fills its tables.
-
-    The tables (results, open demands, determined children) grow in place, because copying them for
-    each result would be quadratic; whoever holds a State owns it.
-    """
-
-    settings: Settings
-    phase: Phase
-    generation: int
-    population: tuple[Individual, ...]
-    carried: Genome | None
-    best: Best | None
-    frames: int
-    running_seconds: float
-    digests: tuple[str, ...]
-    finished: Finished | None = None
-    stop: Stop | None = None
-    tests: tuple[Test, ...] = ()
-    results: dict[Key, Episode] = field(default_factory=dict)
-    open: dict[Key, Demand] = field(default_factory=dict)
-    children: dict[int, Individual] = field(default_factory=dict)
-    fitnesses: dict[int, float | None] = field(default_factory=dict)  # of fully played slots
-    unplayed: dict[str, int] = field(default_factory=dict)  # digest -> slots not fully played
-    stale_look: bool = True  # something arrived since `ask` last looked
 
 
 def _require(operation: str, state: State) -> None:
@@ -207,7 +82,7 @@ def start(settings: Settings) -> State:
         genome = Genome(settings.network, seed)
         population.append(Individual(genome, genome, None, -1))
     state = State(settings, Phase.EVALUATING, 0, tuple(population), None, None, 0, 0.0, ())
-    _open_generation(state)
+    open_generation(state)
     return state
 
 
@@ -232,15 +107,6 @@ def resume(
     return _stopped(state) if stop else _next_generation(state, {})
 
 
-def _child_seed(settings: Settings, generation: int, slot: int) -> Mutation:
-    seed = derive(settings.seed, Purpose.MUTATION, settings.repeat, generation, slot)
-    return Mutation(seed, settings.mutation_power)
-
-
-def _parent_hash(settings: Settings, generation: int, slot: int) -> int:
-    return derive_hash(settings.seed, Purpose.PARENT, settings.repeat, generation, slot)
-
-
 def _next_generation(state: State, early: dict[int, Individual]) -> State:
     """Return the state in which the generation after ``state.finished`` is played."""
     settings, done = state.settings, state.finished
@@ -253,8 +119,8 @@ def _next_generation(state: State, early: dict[int, Individual]) -> State:
     for slot in range(settings.population_size):
         child = early.get(slot)
         if child is None:
-            digest = rendezvous(_parent_hash(settings, generation, slot), genomes)
-            child = _child(settings, generation, slot, genomes[digest])
+            digest = rendezvous(parent_hash(settings, generation, slot), genomes)
+            child = child_of(settings, generation, slot, genomes[digest])
         parent_slot = slots[child.base.digest]  # a KeyError here would be a false certainty
         population.append(replace(child, parent_slot=parent_slot))
     following = replace(
@@ -271,14 +137,9 @@ def _next_generation(state: State, early: dict[int, Individual]) -> State:
         stop=None,
         stale_look=True,
     )
-    _open_generation(following)
-    _open_tests(following)
+    open_generation(following)
+    open_tests(following)
     return following
-
-
-def _child(settings: Settings, generation: int, slot: int, parent: Genome) -> Individual:
-    mutation = _child_seed(settings, generation, slot)
-    return Individual(parent.child(mutation), parent, mutation, -1)
 
 
 # --- what to play -------------------------------------------------------------------------------
@@ -293,141 +154,8 @@ def ask(state: State, limits: Limits) -> list[Demand]:
     """
     if state.phase is Phase.EVALUATING and state.stale_look:
         state.stale_look = False
-        _open_certain(state, limits)
+        open_certain(state, limits)
     return list(state.open.values())
-
-
-def _demand(state: State, key: Key, individual: Individual, episode_seed: int) -> None:
-    if key not in state.results and key not in state.open:
-        state.open[key] = Demand(key, individual.base, individual.mutation, episode_seed)
-
-
-def _open_population(state: State, generation: int, slot: int, individual: Individual) -> None:
-    settings = state.settings
-    digest = individual.genome.digest
-    for episode in range(settings.episodes_per_evaluation):
-        path = (settings.repeat, generation, slot, episode)
-        key = Key(settings.repeat, generation, Purpose.POPULATION, slot, digest, episode)
-        _demand(state, key, individual, derive(settings.seed, Purpose.POPULATION, *path))
-
-
-def _open_validation(state: State, slot: int, individual: Individual) -> None:
-    settings = state.settings
-    for key in _validation_keys(state, slot, individual.genome.digest):
-        path = (settings.repeat, state.generation, key.episode)
-        _demand(state, key, individual, derive(settings.seed, Purpose.VALIDATION, *path))
-
-
-def _validation_keys(state: State, slot: int, digest: str) -> list[Key]:
-    return [
-        Key(state.settings.repeat, state.generation, Purpose.VALIDATION, slot, digest, episode)
-        for episode in range(state.settings.elite_episodes)
-    ]
-
-
-def _open_generation(state: State) -> None:
-    if state.carried is not None:
-        individual = Individual(state.carried, state.carried, None, -1)
-        _open_validation(state, state.settings.population_size, individual)
-    for slot, individual in enumerate(state.population):
-        digest = individual.genome.digest
-        state.unplayed[digest] = state.unplayed.get(digest, 0) + 1
-        _open_population(state, state.generation, slot, individual)
-        _note_fitness(state, slot)  # a child's results may have come before its generation
-
-
-def _open_tests(state: State) -> None:
-    settings = state.settings
-    for test in state.tests:
-        for key in test.keys(settings):
-            at = () if test.purpose is Purpose.FINAL else (test.generation,)
-            seed = derive(settings.seed, test.purpose, settings.repeat, *at, key.episode)
-            _demand(state, key, Individual(test.genome, test.genome, None, -1), seed)
-
-
-def _open_certain(state: State, limits: Limits) -> None:
-    """Open the validations and the children that the results so far have made certain."""
-    settings, missing = state.settings, state.unplayed.keys()
-    if len(missing) > max(settings.elite_candidates, settings.parents):
-        return  # so many unknown ones may still displace anybody
-    digests = [individual.genome.digest for individual in state.population]
-    ranked = list(dict.fromkeys(digests[slot] for slot in _ranking(state)))
-    carried = state.carried.digest if state.carried is not None else None
-    lowest: dict[str, int] = {}
-    for slot, digest in enumerate(digests):
-        lowest.setdefault(digest, slot)
-    certain = certain_candidates(ranked, missing, carried, settings.elite_candidates)
-    for digest in certain:
-        if digest != carried:
-            _open_validation(state, lowest[digest], state.population[lowest[digest]])
-
-    if limits.max_generations is not None and state.generation + 1 >= limits.max_generations:
-        return
-    validations = {d: _validation(state, _slot(state, d, lowest), d) for d in certain}
-    union, sure = possible_parents(
-        ranked, missing, carried, settings.elite_candidates, settings.parents, validations
-    )
-    if sure:
-        _open_children(state, union, sure, lowest)
-
-
-def _slot(state: State, digest: str, lowest: dict[str, int]) -> int:
-    # The validation of a genome in several slots is one piece of work: the lowest slot names it,
-    # since that is known from the start; the carried elite is always slot N.
-    if state.carried is not None and digest == state.carried.digest:
-        return state.settings.population_size
-    return lowest[digest]
-
-
-def _open_children(state: State, union: set[str], sure: set[str], lowest: dict[str, int]) -> None:
-    settings, generation = state.settings, state.generation + 1
-    waiting = [slot for slot in range(settings.population_size) if slot not in state.children]
-    if not waiting:
-        return
-    hashes = [_parent_hash(settings, generation, slot) for slot in waiting]
-    winners = rendezvous_many(hashes, list(union))
-    for slot, digest in zip(waiting, winners, strict=True):
-        if digest in sure:
-            parent = state.population[lowest[digest]].genome if digest in lowest else state.carried
-            assert parent is not None
-            child = _child(settings, generation, slot, parent)
-            state.children[slot] = child
-            _open_population(state, generation, slot, child)
-
-
-def _ranking(state: State) -> list[int]:
-    return ranking([state.fitnesses.get(slot) for slot in range(state.settings.population_size)])
-
-
-def _note_fitness(state: State, slot: int) -> None:
-    """Keep a slot's fitness once all its episodes are there."""
-    digest = state.population[slot].genome.digest
-    played = _episodes(state, slot, digest)
-    if len(played) == state.settings.episodes_per_evaluation:
-        state.fitnesses[slot] = mean_return([state.results[k].episode_return for k in played])
-        state.unplayed[digest] -= 1
-        if not state.unplayed[digest]:
-            del state.unplayed[digest]
-
-
-def _episodes(state: State, slot: int, digest: str) -> list[Key]:
-    settings = state.settings
-    keys = (
-        Key(settings.repeat, state.generation, Purpose.POPULATION, slot, digest, episode)
-        for episode in range(settings.episodes_per_evaluation)
-    )
-    return [key for key in keys if key in state.results]
-
-
-def _validation(state: State, slot: int, digest: str) -> Validation:
-    keys = _validation_keys(state, slot, digest)
-    returns = [state.results[key].episode_return for key in keys if key in state.results]
-    if any(value is None for value in returns):
-        return Validation(failed=True)
-    if len(returns) < len(keys):
-        return Validation()
-    mean = mean_return(returns)
-    return Validation(mean=mean, failed=mean is None)
 
 
 # --- what came back -----------------------------------------------------------------------------
@@ -440,7 +168,7 @@ def tell(state: State, episode: Episode) -> Outcome:
         del state.open[key]
         state.results[key] = episode
         if key.purpose is Purpose.POPULATION and key.generation == state.generation:
-            _note_fitness(state, key.slot)
+            note_fitness(state, key.slot)
         state.stale_look = True
         return Outcome.ACCEPTED
     if key in state.results:
@@ -464,7 +192,7 @@ def is_complete(state: State) -> bool:
 
 def _uncertain(state: State) -> bool:
     # `ask` has not looked since the last result: it may still open a validation.
-    _open_certain(state, Limits(max_generations=0))
+    open_certain(state, Limits(max_generations=0))
     return any(key.generation == state.generation for key in state.open)
 
 
@@ -529,14 +257,15 @@ def _select(state: State, running_seconds: float) -> Finished:
     settings = state.settings
     n = settings.population_size
     genomes = [individual.genome for individual in state.population]
-    ranked = [(slot, genomes[slot].digest) for slot in _ranking(state)]
+    ranked = [(slot, genomes[slot].digest) for slot in ranked_slots(state)]
     carried = (n, state.carried.digest) if state.carried is not None else None
     validated = candidates(carried, ranked, settings.elite_candidates)
     lowest: dict[str, int] = {}
     for slot, genome in enumerate(genomes):
         lowest.setdefault(genome.digest, slot)
     keys = [
-        _validation_keys(state, _slot(state, digest, lowest), digest) for _, digest in validated
+        validation_keys(state, validation_slot(state, digest, lowest), digest)
+        for _, digest in validated
     ]
     episodes = tuple(tuple(state.results[key] for key in each) for each in keys)
     means = [mean_return([episode.episode_return for episode in each]) for each in episodes]
@@ -563,7 +292,7 @@ def _select(state: State, running_seconds: float) -> Finished:
         generation=state.generation,
         population=state.population,
         episodes=tuple(
-            tuple(state.results[key] for key in _episodes(state, slot, genome.digest))
+            tuple(state.results[key] for key in played_keys(state, slot, genome.digest))
             for slot, genome in enumerate(genomes)
         ),
         candidates=tuple(validated),
@@ -622,7 +351,7 @@ def _stopped(state: State) -> State:
     results = {k: r for k, r in state.results.items() if k.purpose in (Purpose.TEST, Purpose.FINAL)}
     phase = Phase.TESTING if state.tests else Phase.STOPPED
     stopped = replace(state, phase=phase, results=results, open={}, children={}, unplayed={})
-    _open_tests(stopped)
+    open_tests(stopped)
     return stopped
 
 

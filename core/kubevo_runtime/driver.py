@@ -189,6 +189,8 @@ class Lane:
             row = report.row()
             await asyncio.to_thread(self._store.append_test, row)
             state = close_tests(state, [(report.generation, report.purpose)])
+            # The row is durable, so a new process will not ask for the test again.
+            await self._purge(report.generation, report.purpose)
             self._sink(TestFinished(self.settings.repeat, row))
         return state
 
@@ -215,11 +217,13 @@ class Lane:
         done = state.finished
         assert done is not None
         for purpose in (Purpose.POPULATION, Purpose.VALIDATION):
-            await self._bus.purge(
-                names.generation_filter(self.settings.repeat, done.generation, purpose.name.lower())
-            )
+            await self._purge(done.generation, purpose)
         self._early = {k: e for k, e in self._early.items() if k.generation > done.generation}
         await self.publisher.forget_all_but(ask(state, self.limits()))
+
+    async def _purge(self, generation: int, purpose: Purpose) -> None:
+        repeat = self.settings.repeat
+        await self._bus.purge(names.generation_filter(repeat, generation, purpose.name.lower()))
 
     def stopped(self, state: State) -> None:
         """Say that the repeat is over."""

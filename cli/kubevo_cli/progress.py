@@ -106,9 +106,12 @@ class ProgressView:
 
     def _tested(self, event: events.TestFinished) -> None:
         row = event.row
+        # The best may be of an earlier generation than the one in which it is tested.
+        final = row["purpose"] == "final"
+        what = "the best genome" if final else f"generation {row['generation']}'s elite"
         self._line(
-            f"{row['purpose']} test of generation {row['generation']}'s genome: mean "
-            f"{_number(row['mean'])} over {row['episodes']} held-out episodes"
+            f"{row['purpose']} test of {what}: mean {_number(row['mean'])} over "
+            f"{row['episodes']} held-out episodes"
         )
 
     def _stopped(self, event: events.Stopped) -> None:

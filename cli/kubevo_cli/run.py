@@ -7,6 +7,8 @@ them end with this process, however it ends. What it leaves behind is resumable 
 import asyncio
 import json
 import os
+import shlex
+import shutil
 import signal
 import sys
 import time
@@ -14,15 +16,13 @@ import uuid
 from contextlib import AsyncExitStack
 from typing import Any
 
-import structlog
-
 from kubevo_cli.files import load_experiment
 from kubevo_cli.options import RunOptions
 from kubevo_cli.progress import ProgressView
 from kubevo_cli.summary import summarise
 from kubevo_cli.workers import WorkerPool
 from kubevo_core import names, spec
-from kubevo_core.errors import RunMismatch, RunNotFound
+from kubevo_core.errors import BusError, RunMismatch, RunNotFound, StoreFull, UserError
 from kubevo_core.generation import Stop
 from kubevo_core.spec import Experiment
 from kubevo_runtime.broker import LocalBroker
@@ -30,13 +30,19 @@ from kubevo_runtime.bus import BusSettings, connect_coordinator
 from kubevo_runtime.events import Event, Sink
 from kubevo_runtime.experiment import Outcomes, run_experiment
 from kubevo_runtime.exposition import Metrics
-from kubevo_runtime.store import Run, create_run, find_run, open_run
+from kubevo_runtime.store import OWNER, Run, create_run, find_run, open_run
 
 __all__ = ["run"]
 
 NAMESPACE = "local"
 INTERRUPTED = 130
-log = structlog.get_logger()
+FAILURES = (Stop.ALL_EVALUATIONS_FAILED, Stop.GENOME_TOO_LONG)
+# Few, so that one deadly task ends or is scored within a minute; each reissue gives as many again.
+MAX_DELIVER = 5
+FREE_BYTES = 4 << 20
+LOOK_SECONDS = 2.0
+ACK_WAIT = "KUBEVO_ACK_WAIT_SECONDS"
+LEASE_SECONDS = "8"  # shorter than on a cluster: signs of life only cross the loopback
 
 
 def run(options: RunOptions) -> int:
@@ -46,7 +52,7 @@ def run(options: RunOptions) -> int:
         KubevoError: as the tree in `kubevo_core.errors` says.
     """
     experiment = load_experiment(options.file, options.assignments)
-    directory = _directory(options, experiment)
+    directory, is_new = _directory(options, experiment)
     with directory.lock(), ProgressView(experiment) as view:
         directory.claim()
         _require_same(directory, experiment)
@@ -55,20 +61,32 @@ def run(options: RunOptions) -> int:
             outcomes = asyncio.run(_run(options, experiment, directory, view))
         except (KeyboardInterrupt, asyncio.CancelledError):
             outcomes = None
+        except (UserError, BusError):
+            if is_new:
+                _remove_unused(directory)
+            raise
     if outcomes is None:
-        _say(f"interrupted; go on with: {_resume_command(options)}")
+        _say(f"interrupted; go on with: {_resume_command(options, directory)}")
         return INTERRUPTED
     summary = summarise(experiment, directory, outcomes.states)
     if options.output == "json":
         sys.stdout.write(json.dumps(summary) + "\n")
     else:
         _say(_report(summary))
-    return 1 if summary["reason"] == Stop.ALL_EVALUATIONS_FAILED else 0
+    return 1 if any(row["reason"] in FAILURES for row in summary["repeats"]) else 0
 
 
-def _directory(options: RunOptions, experiment: Experiment) -> Run:
-    """Return the run's directory: a new one, or with --resume the one that is there."""
+def _directory(options: RunOptions, experiment: Experiment) -> tuple[Run, bool]:
+    """Return the run's directory, and whether it is new: always, but with --resume if none is."""
     name = experiment.metadata.name
+    if (options.data / OWNER).exists():  # a run's own directory: never the root of another one
+        found = open_run(options.data)
+        if not options.resume or found.name != name:
+            raise RunMismatch(
+                f"{options.data} is the directory of the run {found.name!r}; expected a folder for "
+                f"new runs or, with --resume, the directory of a run of {name!r}"
+            )
+        return found, False
     if options.resume:
         try:
             found = open_run(find_run(options.data, name=name))
@@ -76,19 +94,34 @@ def _directory(options: RunOptions, experiment: Experiment) -> Run:
             if exc.ambiguous:
                 raise
         else:
-            return found
-    return create_run(options.data, NAMESPACE, name, str(uuid.uuid4()), experiment.document())
+            return found, False
+    uid = str(uuid.uuid4())
+    return create_run(options.data, NAMESPACE, name, uid, experiment.document()), True
+
+
+def _remove_unused(directory: Run) -> None:
+    """Remove a directory in which nothing was played, so that no later --resume finds two."""
+    if directory.description() is None and not any(directory.path.glob("repeat-*/*")):
+        shutil.rmtree(directory.path, ignore_errors=True)
+
+
+def _was_played(found: Run) -> bool:
+    return any(found.path.glob("repeat-*/generations/*"))
 
 
 def _require_same(found: Run, experiment: Experiment) -> None:
     stored = spec.parse(found.experiment(), f"{found.path}/spec.yaml")
     differences = spec.differences(stored.spec, experiment.spec)
-    if differences:
+    # Before an evaluator has described it nothing was played, so a corrected file may replace it.
+    if differences and (found.description() is not None or _was_played(found)):
         raise RunMismatch(
             f"{found.path} belongs to another search; what differs:\n  "
             + "\n  ".join(differences)
             + "\nresume with the file it was started from, or start anew without --resume"
         )
+    if differences:
+        # The broker still holds the question about the old one, which would be answered first.
+        shutil.rmtree(found.path / "broker", ignore_errors=True)
     if stored != experiment:
         found.replace_experiment(experiment.document())  # a raised budget, say
 
@@ -102,11 +135,13 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, main.cancel)
     identifier = names.experiment_id(directory.name, directory.uid)
+    ack_wait = _ack_wait_seconds()
     logs = directory.path / "logs"
     sinks: list[Sink] = [view]
     if options.metrics_port is not None:
         metrics = Metrics(experiment.metadata.name)
-        metrics.serve(options.metrics_port)
+        server, _ = metrics.serve(options.metrics_port)
+        view.note(f"metrics at http://127.0.0.1:{server.server_port}/metrics")
         sinks.append(metrics)
 
     def sink(event: Event) -> None:
@@ -122,9 +157,15 @@ async def _run(
             "KUBEVO_NATS_URL": broker.url,
             "KUBEVO_NATS_TOKEN": broker.token,
             "KUBEVO_EXPERIMENT_ID": identifier,
+            ACK_WAIT: str(ack_wait),
         }
         settings = BusSettings(
-            url=broker.url, experiment=identifier, token=broker.token, name="coordinator"
+            url=broker.url,
+            experiment=identifier,
+            token=broker.token,
+            name="coordinator",
+            ack_wait_seconds=ack_wait,
+            max_deliver=MAX_DELIVER,
         )
         async with connect_coordinator(settings) as bus:
             await bus.ensure()  # the workers find their queue from the start
@@ -134,13 +175,47 @@ async def _run(
             search = asyncio.create_task(
                 run_experiment(directory, experiment, bus, sink, time.monotonic)
             )
-            watches = [asyncio.create_task(workers.watch()), asyncio.create_task(broker.watch())]
-            return await _first(search, watches)
+            watches = [
+                asyncio.create_task(watch)
+                for watch in (workers.watch(), broker.watch(), _watch_space(directory))
+            ]
+            outcomes = await _first(search, watches)
+            await bus.delete()  # all of it is in the checkpoints; a resume makes it again
+            return outcomes
 
 
-async def _first(
-    search: "asyncio.Task[Outcomes]", watches: "list[asyncio.Task[None]]"
-) -> Outcomes:
+def _ack_wait_seconds() -> float:
+    """Return the lease on a task: one setting for the broker's consumer and for the workers."""
+    text = os.environ.get(ACK_WAIT) or LEASE_SECONDS
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UserError(
+            f"expected {ACK_WAIT} to be the lease on a task in seconds, such as 20, got {text!r}; "
+            "correct or unset it"
+        )
+    return seconds
+
+
+async def _watch_space(directory: Run) -> None:
+    """Stop while the last checkpoint is intact: a broker without space only falls silent.
+
+    Raises:
+        StoreFull: the volume is nearly full.
+    """
+    while True:
+        free = shutil.disk_usage(directory.path).free
+        if free < FREE_BYTES:
+            raise StoreFull(
+                f"the volume of {directory.path} has {free:,} bytes free, and a run needs "
+                f"{FREE_BYTES:,}; what is saved is intact: make room, then go on with --resume"
+            )
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _first(search: "asyncio.Task[Outcomes]", watches: "list[asyncio.Task[None]]") -> Outcomes:
     """Return the search's outcome, or raise what ended a watched process first."""
     try:
         await asyncio.wait({search, *watches}, return_when=asyncio.FIRST_COMPLETED)
@@ -158,14 +233,22 @@ def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def _resume_command(options: RunOptions) -> str:
-    assignments = "".join(f" --set {item}" for item in options.assignments)
-    return f"kubevo run {options.file} --data {options.data} --resume{assignments}"
+def _resume_command(options: RunOptions, directory: Run) -> str:
+    """Return what to type to go on, from the same folder, as it was started."""
+    words = ["kubevo", "run", str(options.file), "--data", str(directory.path), "--resume"]
+    words += ["--workers", str(options.workers)]
+    for assignment in options.assignments:
+        words += ["--set", assignment]
+    if options.output == "json":
+        words += ["--output", "json"]
+    if options.metrics_port is not None:
+        words += ["--metrics-port", str(options.metrics_port)]
+    return shlex.join(words)
 
 
 def _report(summary: dict[str, Any]) -> str:
     best, test = summary["best"], summary["finalTest"]
-    directory = summary["dataDir"]
+    directory = shlex.quote(summary["dataDir"])
     lines = [
         "",
         (
@@ -179,8 +262,11 @@ def _report(summary: dict[str, Any]) -> str:
         lines.append(f"genome: {shown}")
     if test is not None and test["mean"] is not None:
         lines.append(f"final test: mean {test['mean']:.6g} over {test['episodes']} fresh episodes")
+    lines.append(f"result digest: {summary['resultDigest']}")
+    if best is None:
+        lines += ["", f"no evaluation succeeded; look at {directory}/logs and mend the environment"]
+        return "\n".join(lines)
     lines += [
-        f"result digest: {summary['resultDigest']}",
         "",
         "next:",
         f"  kubevo best {directory}",

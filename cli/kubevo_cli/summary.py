@@ -20,9 +20,7 @@ def summarise(experiment: Experiment, run: Run, states: Sequence[State]) -> dict
     """
     finished = [_finished(state) for state in states]
     rows = [row for repeat in range(len(states)) for row in run.repeat(repeat).history()]
-    chosen = max(
-        range(len(finished)), key=lambda r: (_mean(finished[r].best), -r)
-    )
+    chosen = max(range(len(finished)), key=lambda r: (_mean(finished[r].best), -r))
     best, elite = finished[chosen].best, finished[chosen].elite
     return {
         "experiment": experiment.metadata.name,

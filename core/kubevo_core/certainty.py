@@ -102,7 +102,6 @@ def possible_parents(
     position = {digest: index for index, digest in enumerate(ranked)}
     earliest_elite = min((position.get(e, len(ranked)) for e in elites), default=len(ranked))
     union = set(elites)
-    certain: set[str] = set()
     if parents > 1:
         union |= unknown
     for index, digest in enumerate(ranked):
@@ -110,17 +109,27 @@ def possible_parents(
         if index - (earliest_elite < index) > parents - 2:
             break
         union.add(digest)
-    for index, digest in enumerate(ranked):
-        before = index + len(unknown.difference(ranked[:index], [digest]))
-        others = elites - {digest}
-        if before <= parents - 2 or not others:
-            certain.add(digest)
-        elif before == parents - 1:
-            above = unknown.union(ranked[:index])
-            if others <= above:
-                certain.add(digest)
-        if index > parents:
-            break
+    certain = _certain_parents(ranked, unknown, elites, parents)
     if len(elites) == 1:
         certain |= elites
     return union, certain & union
+
+
+def _certain_parents(
+    ranked: Sequence[str], missing: Collection[str], elites: set[str], parents: int
+) -> set[str]:
+    """Return the ranked digests that are parents in every completion."""
+    position = {digest: index for index, digest in enumerate(ranked)}
+    unknown = set(missing)
+    certain: set[str] = set()
+    for index, digest in enumerate(ranked[: parents + 1]):
+        unknown.discard(digest)  # ranked already: it is counted by its rank
+        before = index + len(unknown)
+        if before <= parents - 2 or elites == {digest}:
+            certain.add(digest)
+        elif before == parents - 1:
+            # Then it is a parent unless an elite from behind it takes a place of its own.
+            others = elites - {digest}
+            if all(e in unknown or position.get(e, len(ranked)) < index for e in others):
+                certain.add(digest)
+    return certain

@@ -59,7 +59,7 @@ LEGAL: dict[str, frozenset[Phase]] = {
     "tell": frozenset(Phase),
     "finish": frozenset({Phase.EVALUATING}),
     "close_tests": frozenset(Phase),
-    "reopen": frozenset({Phase.TESTING, Phase.STOPPED}),
+    "reopen": frozenset(Phase),
 }
 
 
@@ -356,15 +356,23 @@ def _stopped(state: State) -> State:
 
 
 def reopen(state: State, limits: Limits) -> State:
-    """Return the state that goes on from a stopped one if ``limits`` were raised since.
+    """Judge the last finished generation anew, for limits that were changed since.
 
-    Bit-equal to a search that had these limits from its start; a pending final test is dropped.
-    A search whose evaluations all failed stays stopped.
+    Right after ``resume``: raised limits let a stopped search go on, bit-equal to one that had them
+    from its start (a pending final test is dropped); lowered ones stop it where it is. A search
+    whose evaluations all failed stays stopped.
     """
     _require("reopen", state)
-    assert state.finished is not None
-    stop = _judge(state.finished, limits)
-    if stop is not None:
-        return replace(state, stop=stop)
-    tests = tuple(test for test in state.tests if test.purpose is not Purpose.FINAL)
-    return _next_generation(replace(state, tests=tests), {})
+    done = state.finished
+    if done is None:
+        raise IllegalTransition("reopen needs a finished generation; this search has none")
+    stop = _judge(done, limits)
+    if stop is None:
+        if state.phase is Phase.EVALUATING:
+            return state
+        tests = tuple(test for test in state.tests if test.purpose is not Purpose.FINAL)
+        return _next_generation(replace(state, tests=tests), {})
+    if state.phase is Phase.EVALUATING:
+        tests = (*state.tests, *_tests_of(state.settings, done, stop))
+        return resume(state.settings, done, tuple(dict.fromkeys(tests)), stop)
+    return replace(state, stop=stop)

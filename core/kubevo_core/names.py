@@ -9,7 +9,7 @@
                        kubevo.r.<id>.<episode>
                        kubevo.f.<id>.<episode>
     <episode>          r<repeat>.g<generation>.<purpose>.s<slot>.<digest16>.e<episode>
-                       or the word describe
+                       or describe.<context>
 """
 
 import re
@@ -18,10 +18,10 @@ from kubevo_core.evaluation import Key
 
 __all__ = [
     "CONSUMER",
-    "DESCRIBE",
     "bucket",
     "checkpoint_file",
     "consumer_filter",
+    "describe_subject",
     "episode_subject",
     "experiment_id",
     "failure_stream",
@@ -38,7 +38,6 @@ __all__ = [
 ]
 
 CONSUMER = "eval-0"
-DESCRIBE = "describe"
 UID_PREFIX = 8
 SCORES_PER_FILE = 1000
 
@@ -81,8 +80,16 @@ def episode_subject(key: Key) -> str:
     )
 
 
+def describe_subject(context: str) -> str:
+    """Return the part of a subject that names the description of one context.
+
+    With the context in its name, an answer for a spec that was corrected since is never taken.
+    """
+    return f"describe.{context}"
+
+
 def task_subject(experiment: str, episode: str, priority: int = 0) -> str:
-    """Return the subject of a task; ``episode`` is `episode_subject` or ``DESCRIBE``."""
+    """Return the subject of a task; ``episode`` is `episode_subject` or `describe_subject`."""
     return f"kubevo.t.{experiment}.{priority}.{episode}"
 
 

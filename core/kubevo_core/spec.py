@@ -38,6 +38,8 @@ __all__ = [
 ]
 
 API_VERSION = "kubevo.dev/v1alpha1"
+# A generation and the next one must fit the broker's stream of results.
+MOST_EPISODES = 300_000
 IMMUTABLE = ("seed", "repeats", "environment", "policy", "algorithm")
 
 
@@ -190,6 +192,13 @@ class GeneticAlgorithm(_Model):
                     f"{name} must be at most populationSize, got {name} {value} and populationSize "
                     f"{self.population_size}; lower {name} or raise populationSize"
                 )
+        population = self.population_size * self.episodes_per_evaluation
+        episodes = population + self.elite_candidates * self.elite_episodes
+        if episodes > MOST_EPISODES:
+            raise ValueError(
+                "populationSize x episodesPerEvaluation + eliteCandidates x eliteEpisodes must be "
+                f"at most {MOST_EPISODES:,} episodes a generation, got {episodes:,}; lower one"
+            )
         return self
 
 
@@ -256,7 +265,10 @@ class Checkpoint(_Model):
         0, ge=0, le=1_000_000, description="Also keep every so many generations; 0 for none."
     )
     quota_mebibytes: int = Field(
-        2048, ge=1, le=10_000_000, description="Most bytes of the run's directory, in MiB."
+        2048,
+        ge=1,
+        le=10_000_000,
+        description="Most MiB of the run's checkpoints, scores and history.",
     )
 
 

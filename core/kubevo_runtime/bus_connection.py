@@ -77,6 +77,7 @@ class Connection:
         self._online = asyncio.Event()
         self._refused = asyncio.Event()
         self._last_error = ("", 0.0)
+        self._closing = False
         self._wakers: set[asyncio.Event] = set()
         self._jitter = SystemRandom()
 
@@ -109,6 +110,7 @@ class Connection:
                 raise self._unavailable("connecting", self.settings.connect_seconds, 0.0)
             opening.result()
         finally:
+            self._closing = not opening.done()
             for task in (opening, refused):
                 task.cancel()
             await asyncio.gather(opening, refused, return_exceptions=True)
@@ -141,6 +143,7 @@ class Connection:
         if self.client.is_connected:
             with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
                 await self.client.flush(1)
+        self._closing = True
         with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
             async with asyncio.timeout(1):
                 await self.client.close()
@@ -151,6 +154,10 @@ class Connection:
         if "authorization" in text.lower() or "authentication" in text.lower():
             self._refused.set()
         log.debug("broker_error", server=self.place, error=text)
+        if self._closing:
+            # The client calls this between two attempts to connect. Before Python 3.12 wait_for
+            # can swallow a cancellation in the attempt; without this it would go on for ever.
+            raise asyncio.CancelledError
 
     async def _on_disconnect(self) -> None:
         self._online.clear()
@@ -218,7 +225,9 @@ class Connection:
                     async with asyncio.timeout(max(0, deadline - now())):
                         await self._online.wait()
                 self.require_open()
-                return await attempt()
+                found = await attempt()
+                _raise_if_cancelled()
+                return found
             except (TimeoutError, NotFoundError, *_PASSING) as exc:
                 missing = _is_missing(exc)
                 if isinstance(exc, NotFoundError) and not missing:
@@ -227,6 +236,7 @@ class Connection:
             except nats.errors.Error as exc:
                 self.require_open()
                 raise BusError(f"{doing}: refused by {self.place}: {exc}") from exc
+            _raise_if_cancelled()
             if missing and repair is not None:
                 await repair(started)
             elif missing and self.is_online and now() - started > MISSING_SECONDS:
@@ -257,6 +267,14 @@ class Connection:
             return True
 
         return await self.call(f"publishing to {subject}", attempt, repair)
+
+
+def _raise_if_cancelled() -> None:
+    # nats-py waits by wait_for, which before Python 3.12 returns a result that came at the same
+    # moment, and forgets that the task was cancelled.
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def now() -> float:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from kubevo_core import checkpoint, container, names
-from kubevo_core.errors import MessageError
+from kubevo_core.errors import MessageError, RunMismatch
 from kubevo_core.evaluation import Episode, Key
 from kubevo_core.generation import (
     Limits,
@@ -27,6 +27,7 @@ from kubevo_core.generation import (
     start,
     tell,
 )
+from kubevo_core.generation_report import Finished
 from kubevo_core.messages import decode_result
 from kubevo_core.seeding import Purpose
 from kubevo_core.spec import Checkpoint, FailurePolicy
@@ -102,6 +103,7 @@ class Lane:
         # Results that came before their evaluation was demanded: after a restart, children that
         # the process before this one had already found certain. They count once they are demanded.
         self._early: dict[Key, Episode] = {}
+        self._stale: set[tuple[int, Purpose]] = set()
         self._quiet_since = self._started
         self._patience = STALL_SECONDS
 
@@ -118,17 +120,26 @@ class Lane:
             snapshot = await asyncio.to_thread(checkpoint.decode, loaded.payload)
             await asyncio.to_thread(self._store.repair, loaded.generation, _row_of)
             self._ran_before = snapshot.finished.running_seconds
+            self._require_network(snapshot.finished)
             state = resume(self.settings, snapshot.finished, snapshot.tests, snapshot.stop)
+            # Limits that were raised reopen it, limits that were lowered may stop it here.
+            state = reopen(state, self.limits())
             answered = [
                 (int(row["generation"]), Purpose[str(row["purpose"]).upper()])
                 for row in await asyncio.to_thread(self._store.tests)
             ]
             state = close_tests(state, answered)
-            if state.phase is not Phase.EVALUATING:
-                state = reopen(state, self.limits())
             self._sink(Resumed(self.settings.repeat, loaded.generation, tuple(loaded.skipped)))
         await self._read_back(state)
         return state
+
+    def _require_network(self, finished: Finished) -> None:
+        played = finished.population[0].genome.network
+        if played != self.settings.network:
+            raise RunMismatch(
+                f"repeat {self.settings.repeat} was played with {played}, but its environment and "
+                f"policy now mean {self.settings.network}: go on with what it was started with"
+            )
 
     async def _read_back(self, state: State) -> None:
         """Take everything that the broker still holds before publishing anything."""
@@ -137,6 +148,7 @@ class Lane:
         while bodies := await self._reader.fetch(FETCH, READ_BACK_SECONDS):
             for body in bodies:
                 self._take(state, body)
+        await self._purge_stale()
 
     async def publish(self, state: State) -> None:
         """Publish what is demanded now, but for what has come before it was demanded."""
@@ -169,7 +181,14 @@ class Lane:
         outcome = tell(state, report.episode)
         if outcome is Outcome.UNKNOWN and report.episode.key.generation <= state.generation + 1:
             self._early[report.episode.key] = report.episode
+        elif outcome is Outcome.STALE:
+            self._stale.add((report.episode.key.generation, report.episode.key.purpose))
         self._sink(ResultTaken(outcome, report))
+
+    async def _purge_stale(self) -> None:
+        """Drop work that came too late, or that a process before this one did not drop."""
+        while self._stale:
+            await self._purge(*self._stale.pop())
 
     def _take_early(self, state: State) -> bool:
         known = [key for key in self._early if key in state.open]
@@ -218,6 +237,9 @@ class Lane:
         assert done is not None
         for purpose in (Purpose.POPULATION, Purpose.VALIDATION):
             await self._purge(done.generation, purpose)
+        if state.stop is not None:  # its children were under way; the tests need not wait for them
+            await self._purge(done.generation + 1, Purpose.POPULATION)
+        await self._purge_stale()
         self._early = {k: e for k, e in self._early.items() if k.generation > done.generation}
         await self.publisher.forget_all_but(ask(state, self.limits()))
 

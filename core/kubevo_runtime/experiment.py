@@ -27,6 +27,8 @@ __all__ = ["CONTEXT_POINTER", "Outcomes", "run_experiment"]
 
 CONTEXT_POINTER = "context"  # the bucket's key that names the pinned context
 ASK_AGAIN_SECONDS = 5.0
+DIGEST_LENGTH = 64
+MOST_DEAD_LETTERS = 100
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ async def run_experiment(
     await bus.ensure()
     description = await _described(run, spec, bus, sink)
     context = _context(spec, description)
+    await _drop_old_bases(bus)
     await _pin(bus, context)
     limits = Limits.of(spec)
     lanes = [
@@ -118,6 +121,13 @@ async def _pin(bus: CoordinatorBus, context: Context) -> None:
     await bus.put_blob(CONTEXT_POINTER, context.digest.encode())
 
 
+async def _drop_old_bases(bus: CoordinatorBus) -> None:
+    """Drop the bases that processes before this one have left; what is needed comes again."""
+    for key in await bus.blob_keys():
+        if len(key) == DIGEST_LENGTH:
+            await bus.drop_blob(key)
+
+
 async def _described(
     run: Run, spec: ExperimentSpec, bus: CoordinatorBus, sink: Sink
 ) -> Description:
@@ -135,16 +145,19 @@ async def _described(
 async def _ask_for_description(spec: ExperimentSpec, bus: CoordinatorBus) -> Description:
     context = _context(spec, None)
     await _pin(bus, context)
-    reader = bus.results(names.DESCRIBE)
+    subject = names.describe_subject(context.digest)
+    reader = bus.results(subject)
     try:
         while True:
             # Refused while it is queued or held; published again if a broker lost it.
-            await bus.publish_task(names.DESCRIBE, encode_describe_task(context.digest))
+            await bus.publish_task(subject, encode_describe_task(context.digest))
             for body in await reader.fetch(1, ASK_AGAIN_SECONDS):
                 answer = decode_describe_answer(body)
                 if answer.description is None:
                     raise EnvironmentRefused(answer.refused or "refused without a reason")
                 return answer.description
+            if subject in await bus.dead_letters(MOST_DEAD_LETTERS):
+                await bus.purge_task(subject)  # whoever keeps the workers judges their deaths
     finally:
         await reader.aclose()
 

@@ -18,6 +18,8 @@ from kubevo_runtime.events import Fault, Sink
 __all__ = ["Confirmations", "Publisher"]
 
 MOST_REISSUES = 3
+MOST_DEAD_LETTERS = 10_000
+MOST_UNCONFIRMED = 10_000
 COORDINATOR = "coordinator"
 
 
@@ -60,21 +62,20 @@ class Publisher:
             Poisoned: a task was reissued too often and the policy is Fail.
         """
         by_subject = {names.episode_subject(demand.key): demand for demand in open_demands}
-        for subject in await self._bus.dead_letters(limit=100):
+        for subject in await self._bus.dead_letters(limit=MOST_DEAD_LETTERS):
             demand = by_subject.get(subject)
             if demand is not None:
                 await self._reissue(subject, demand, on_poison)
-        backlog = await self._bus.backlog()
-        if backlog.pending + backlog.held < len(by_subject):
-            await self._put_bases(open_demands, again=True)
-            sent = await self._put_tasks(open_demands)
-            if sent:
-                self._sink(Fault("tasks_republished", f"{sent} tasks were missing on the broker"))
+        await self._put_bases(open_demands, again=True)
+        sent = await self._put_tasks(open_demands)  # refused for all that are queued or held
+        if sent:
+            self._sink(Fault("tasks_republished", f"{sent} tasks were missing on the broker"))
 
     async def _reissue(self, subject: str, demand: Demand, on_poison: str) -> None:
         self._reissues[subject] += 1
         if self._reissues[subject] <= MOST_REISSUES:
             await self._bus.purge_task(subject)
+            await self._put_bases([demand], again=True)
             await self._bus.publish_task(subject, encode_task(task_of(demand, self._context)))
             self._sink(Fault("task_reissued", f"{subject} had used up its deliveries"))
             return
@@ -121,6 +122,8 @@ class Confirmations:
     def confirm(self, report: FailureReport) -> Episode | None:
         """Return the failed episode once a second worker reports the same failure, else None."""
         same = (report.key, report.type, report.steps, report.frames)
+        if len(self._workers) > MOST_UNCONFIRMED:
+            self._workers.clear()  # they are reported again
         workers = self._workers.setdefault(same, set())
         workers.add(report.worker)
         if len(workers) < 2:

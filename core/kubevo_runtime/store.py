@@ -19,6 +19,7 @@ Whoever reads needs no lock and no write permission. ``store_files`` is the file
 
 import json
 from contextlib import AbstractContextManager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import yaml
 
 from kubevo_core import names
 from kubevo_core.errors import Fenced, RunMismatch, RunNotFound, StoreError
+from kubevo_core.messages import Description
 from kubevo_runtime.store_files import (
     DiskFiles,
     Files,
@@ -46,6 +48,7 @@ from kubevo_runtime.store_owner import (
 from kubevo_runtime.store_repeat import Loaded, RepeatStore
 
 __all__ = [
+    "OWNER",
     "Loaded",
     "RepeatStore",
     "Run",
@@ -149,8 +152,14 @@ class Run:
             except FileNotFoundError:
                 return None
             except ValueError as exc:
-                raise StoreError(f"{file} is damaged; remove it to ask again: {exc}") from exc
-        return dict(document)
+                raise StoreError(f"{file} is damaged; restore it from a copy: {exc}") from exc
+        expected = {item.name for item in fields(Description)}
+        if not isinstance(document, dict) or set(document) != expected:
+            raise StoreError(
+                f"{file} is damaged; restore it from a copy: expected a mapping of "
+                f"{', '.join(sorted(expected))}"
+            )
+        return document
 
     def repeat(self, repeat: int) -> RepeatStore:
         """Return the files of one repeat; the same object each time."""

@@ -18,7 +18,7 @@ from kubevo_core.errors import EnvironmentRefused, GenomeError, WorkerUnfit
 from kubevo_core.genome import Genome, Mutation
 from kubevo_core.messages import Description
 from kubevo_core.networks import Network
-from kubevo_evaluator.description import fingerprint, one_thread, self_test
+from kubevo_evaluator.description import fingerprint, network_for, one_thread, self_test
 from kubevo_evaluator.environments import Environment, make
 from kubevo_evaluator.policies import Policy, make_policy, resolve
 from kubevo_evaluator.rollout import OnStep, Played, play
@@ -45,7 +45,7 @@ class Evaluator:
         cache_bytes: int,
     ) -> None:
         self._spec = environment
-        self._precision = policy.precision
+        self._policy_spec = policy
         self._description = description
         self._network = networks.network(description.network)
         self._cache = decode.ParameterCache(cache_bytes)
@@ -165,10 +165,21 @@ class Evaluator:
                 "same version of the environment"
             )
 
+        network = network_for(self._policy_spec, environment.observation, environment.actions)
+        if network.id != self._network.id:
+            raise WorkerUnfit(
+                f"the run was described with network {self._network.id}, but its spec means "
+                f"{network.id}: it was described for another spec"
+            )
+
     def _check_fingerprint(self, policy: Policy) -> None:
         pinned = self._description.fingerprint
         here = fingerprint(
-            self._spec, self._description.backend, self._precision, self._network, policy
+            self._spec,
+            self._description.backend,
+            self._policy_spec.precision,
+            self._network,
+            policy,
         )
         self._loaded = None
         differing = [

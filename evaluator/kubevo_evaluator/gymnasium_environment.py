@@ -131,14 +131,20 @@ def find(environment_id: str) -> EnvSpec:
     """Return Gymnasium's registration of an id, after importing the module it names, if any.
 
     Raises:
-        EnvironmentRefused: nothing of that name and version.
-        WorkerUnfit: the module cannot be imported here.
+        EnvironmentRefused: no such module, or nothing of that name and version.
+        WorkerUnfit: the module is there, but cannot be imported here.
     """
     module, colon, name = environment_id.rpartition(":")
     if colon:
         try:
             importlib.import_module(module)
         except ImportError as exc:
+            missing = exc.name if isinstance(exc, ModuleNotFoundError) else None
+            if missing and f"{module}.".startswith(f"{missing}."):  # the named one, not its needs
+                raise EnvironmentRefused(
+                    f"spec.environment.id {environment_id!r}: there is no module {missing!r}; "
+                    "correct the id, or install the module in the evaluators"
+                ) from exc
             raise WorkerUnfit(
                 f"spec.environment.id {environment_id!r}: module {module!r} cannot be imported: "
                 f"{exc}; install it in the evaluator, or correct the id"

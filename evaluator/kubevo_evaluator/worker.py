@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import structlog
 
 from kubevo_core import genome as genomes
-from kubevo_core import names, spec
+from kubevo_core import spec
 from kubevo_core.errors import (
     BusUnavailable,
     EnvironmentRefused,
@@ -47,6 +47,7 @@ __all__ = ["Recycle", "Worker"]
 
 PULL_SECONDS = 5.0
 MOST_BASES = 256
+MOST_REPORTED = 10_000
 # A failure is confirmed by a second process. A worker that keeps getting its own failed task back
 # is alone, so after this many it ends, and its replacement is that second process.
 OWN_FAILURES = 3
@@ -93,6 +94,7 @@ class Worker:
         """
         try:
             await self._prepare_pinned()
+            log.info("worker_ready")
             while not self._stopping.is_set():
                 held = await self._pull()
                 if held is not None:
@@ -163,7 +165,7 @@ class Worker:
             answer = DescribeAnswer(description, None)
         except EnvironmentRefused as exc:
             answer = DescribeAnswer(None, str(exc))
-        await self._bus.put_result(names.DESCRIBE, encode_describe_answer(answer))
+        await self._bus.put_result(held.episode, encode_describe_answer(answer))
         await held.ack()
 
     async def _play(self, held: HeldTask, task: Task) -> None:
@@ -206,8 +208,13 @@ class Worker:
         if times == 0:
             log.warning("environment_exception", episode=held.episode, error=played.failure.text)
             await self._bus.put_failure(held.episode, encode_failure(report))
+        if len(self._reported) > MOST_REPORTED:
+            self._reported.clear()  # a report sent twice changes nothing
         self._reported[held.episode] = times + 1
-        await held.nak(delay_seconds=0.2 * 2**times)
+        if times > 0:
+            await asyncio.sleep(0.2 * 2**times)  # time for another worker to become free
+        # Without the broker's own delay, which nats-server may stretch to the whole lease.
+        await held.nak()
         if times + 1 >= OWN_FAILURES:
             raise Recycle(f"no other worker took {held.episode}")
 

@@ -251,8 +251,27 @@ def test_finishing_a_stopped_search_raises(make_settings, synthetic_play):
     state = run(make_settings(), synthetic_play(), limits, random.Random(0))
     with pytest.raises(IllegalTransition, match="finish is illegal in phase stopped"):
         finish(state, limits, 0.0)
-    with pytest.raises(IllegalTransition, match="reopen is illegal in phase evaluating"):
+    with pytest.raises(IllegalTransition, match="reopen needs a finished generation"):
         reopen(start(make_settings()), limits)
+
+
+def test_a_lowered_budget_stops_a_resumed_search_where_it_is(make_settings, synthetic_play):
+    settings_ = make_settings(test_episodes=2)
+    shorter = Limits(max_generations=2)
+    state = start(settings_)
+    while state.generation < 2:
+        for demand in ask(state, Limits(max_generations=9)):
+            tell(state, synthetic_play()(demand))
+        if is_complete(state):
+            state = finish(state, Limits(max_generations=9), 0.0)
+    found = checkpoint.decode(checkpoint.encode(state))
+    resumed = resume(settings_, found.finished, found.tests, found.stop)
+
+    stopped = reopen(resumed, shorter)
+
+    assert (stopped.phase, stopped.stop) == (Phase.TESTING, Stop.MAX_GENERATIONS)
+    assert {d.key.purpose for d in ask(stopped, shorter)} == {Purpose.FINAL}
+    assert reopen(resumed, Limits(max_generations=3)) is resumed
 
 
 def test_outcomes_of_strange_results(make_settings, synthetic_play):

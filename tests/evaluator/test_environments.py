@@ -145,9 +145,18 @@ def test_what_cannot_be_made_is_refused_with_a_cure(environment_spec, identifier
     assert message in str(caught.value)
 
 
-def test_a_module_that_is_missing_makes_the_worker_unfit(environment_spec):
-    with pytest.raises(WorkerUnfit, match="cannot be imported"):
+def test_a_module_that_does_not_exist_is_refused(environment_spec):
+    with pytest.raises(EnvironmentRefused, match="there is no module 'no_such_module'"):
         make(environment_spec("no_such_module:Game-v0"))
+
+
+def test_a_module_that_lacks_something_makes_the_worker_unfit(
+    environment_spec, monkeypatch, tmp_path
+):
+    (tmp_path / "half_installed.py").write_text("import no_such_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(WorkerUnfit, match="cannot be imported: No module named 'no_such_library'"):
+        make(environment_spec("half_installed:Game-v0"))
 
 
 def test_a_missing_rom_of_a_known_game_makes_the_worker_unfit(

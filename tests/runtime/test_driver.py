@@ -51,14 +51,17 @@ async def work(bus, play, name="w0", *, die_after=None, rng=None, refuse=None):
         task = messages.decode_task(held.body)
         if isinstance(task, str):
             answer = DescribeAnswer(None if refuse else DESCRIPTION, refuse)
-            await bus.put_result(names.DESCRIBE, messages.encode_describe_answer(answer))
+            await bus.put_result(held.episode, messages.encode_describe_answer(answer))
             await held.ack()
             continue
-        base = (
-            parse((await bus.get_blob(task.base)).decode())
-            if isinstance(task.base, str)
-            else parse(f"kubevo-1:{task.network}:{task.base}")
-        )
+        if isinstance(task.base, int):
+            base = parse(f"kubevo-1:{task.network}:{task.base}")
+        else:
+            text = await bus.get_blob(task.base)
+            if text is None:  # a new coordinator puts it there again
+                await held.nak()
+                continue
+            base = parse(text.decode())
         outcome = play(Demand(task.key, base, task.mutation, task.episode_seed))
         if isinstance(outcome, FailureReport):
             await bus.put_failure(held.episode, messages.encode_failure(outcome))
@@ -237,7 +240,7 @@ async def test_the_broker_holds_nothing_of_finished_generations(
 ):
     broker = FakeBus()
     await run(tmp_path, make_experiment(), broker, work(broker.worker(), synthetic_play()))
-    assert [name for name in broker.results if name != names.DESCRIBE] == []
+    assert [name for name in broker.results if not name.startswith("describe")] == []
     assert broker.tasks == {}
     assert len([key for key in broker.blobs if len(key) == 64]) <= 2
 
@@ -312,7 +315,7 @@ def dying(bus, play):
             task = messages.decode_task(held.body)
             if isinstance(task, str):
                 answer = messages.encode_describe_answer(DescribeAnswer(DESCRIPTION, None))
-                await bus.put_result(names.DESCRIBE, answer)
+                await bus.put_result(held.episode, answer)
             else:
                 base = (
                     parse((await bus.get_blob(task.base)).decode())

@@ -226,8 +226,6 @@ class Connection:
                         await self._online.wait()
                 self.require_open()
                 found = await attempt()
-                _raise_if_cancelled()
-                return found
             except (TimeoutError, NotFoundError, *_PASSING) as exc:
                 missing = _is_missing(exc)
                 if isinstance(exc, NotFoundError) and not missing:
@@ -236,6 +234,9 @@ class Connection:
             except nats.errors.Error as exc:
                 self.require_open()
                 raise BusError(f"{doing}: refused by {self.place}: {exc}") from exc
+            else:
+                _raise_if_cancelled()
+                return found
             _raise_if_cancelled()
             if missing and repair is not None:
                 await repair(started)

@@ -95,8 +95,9 @@ def test_what_cannot_be_played_is_refused_and_leaves_nothing_behind(run, tmp_pat
 
 
 def test_a_corrected_file_starts_where_nothing_was_played(run, tmp_path):
-    lacking = document(environment={"id": f"{FAULTY}"})
-    code, _, err = run("--workers", "1", spec=lacking)  # not on the path: each worker ends
+    (tmp_path / "half_made.py").write_text("import no_such_library\n")
+    lacking = document(environment={"id": "half_made:Game-v0"})
+    code, _, err = run("--workers", "1", spec=lacking, PYTHONPATH=str(tmp_path))
     assert code == 1
     assert "no worker stays alive" in err
     code, out, _ = run("--workers", "1", "--resume", "--output", "json", spec=document())

@@ -66,9 +66,9 @@ def initial(identifier: str, init_seed: int) -> Float32Vector:
     return theta
 
 
-def mutate(theta: Float32Vector, mutation: Mutation) -> None:
-    """Apply one mutation to every parameter, biases included, in place."""
-    add_noise(theta, mutation.seed, scaled_quantiles(mutation.sigma))
+def mutate(theta: Float32Vector, mutation: Mutation, out: Float32Vector | None = None) -> None:
+    """Apply one mutation to every parameter, biases included, in place or into ``out``."""
+    add_noise(theta, mutation.seed, scaled_quantiles(mutation.sigma), out)
 
 
 def parameters(genome: Genome, cache: ParameterCache | None = None) -> Float32Vector:

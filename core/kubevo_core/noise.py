@@ -61,11 +61,15 @@ def keys(seed: int) -> tuple[int, int]:
     return z & 0xFFFF_FFFF, z >> 32
 
 
-def add_noise(theta: Float32Vector, seed: int, table: Float32Vector) -> None:
-    """Add ``table[half]`` of ``seed``'s stream to every position of ``theta``, in place.
+def add_noise(
+    theta: Float32Vector, seed: int, table: Float32Vector, out: Float32Vector | None = None
+) -> None:
+    """Add ``table[half]`` of ``seed``'s stream to every position of ``theta``, into ``out``.
 
     ``theta`` has shape (n,), ``table`` shape (65536,); n may be odd (the last half is dropped).
+    Without ``out``, of shape (n,) too, ``theta`` itself is changed.
     """
+    result = theta if out is None else out
     k0, k1 = keys(seed)
     n = theta.shape[0]
     pairs = (n + 1) // 2
@@ -73,6 +77,7 @@ def add_noise(theta: Float32Vector, seed: int, table: Float32Vector) -> None:
     x = np.empty(size, np.uint32)
     shifted = np.empty(size, np.uint32)
     gathered = np.empty(2 * size, np.float32)
+    indices = np.empty(2 * size, np.intp)
     counter = np.arange(size, dtype=np.uint32)
     counter += np.uint32(k0)
     second = np.uint32(k1)
@@ -89,12 +94,14 @@ def add_noise(theta: Float32Vector, seed: int, table: Float32Vector) -> None:
         np.multiply(a, np.uint32(0x846C_A68B), out=a)
         np.right_shift(a, 16, out=b)
         np.bitwise_xor(a, b, out=a)
-        target = theta[2 * start : 2 * (start + count)]
+        block = slice(2 * start, 2 * (start + count))
+        target = result[block]
         halves = a.astype("<u4", copy=False).view("<u2")[: target.shape[0]]
-        values = gathered[: target.shape[0]]
-        # mode="clip" skips the bounds check that a 16-bit index cannot fail
-        np.take(table, halves, out=values, mode="clip")
-        np.add(target, values, out=target)
+        values, index = gathered[: target.shape[0]], indices[: target.shape[0]]
+        # take converts other integers itself, but slower; clip skips a check that cannot fail.
+        np.copyto(index, halves)
+        np.take(table, index, out=values, mode="clip")
+        np.add(theta[block], values, out=target)
 
 
 def noise(seed: int, length: int) -> Float32Vector:

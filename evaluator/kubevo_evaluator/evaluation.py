@@ -137,8 +137,7 @@ class Evaluator:
         if mutation is not None:
             if self._child.size != weights.size:
                 self._child = np.empty_like(weights)
-            np.copyto(self._child, weights)
-            decode.mutate(self._child, mutation)
+            decode.mutate(weights, mutation, out=self._child)
             weights = self._child
         policy.load(weights)
         self._loaded = wanted

@@ -232,6 +232,12 @@ def _import_box2d() -> None:
 def _construct(
     environment_id: str, found: EnvSpec, arguments: dict[str, Any], render_mode: str | None
 ) -> gymnasium.Env[Any, Any]:
+    modes = _render_modes(found)
+    if render_mode is not None and modes is not None and render_mode not in modes:
+        raise EnvironmentRefused(
+            f"the environment {environment_id!r} offers no pictures (render mode {render_mode}); "
+            "play it without --record"
+        )
     try:
         if render_mode is not None:  # not every environment knows the argument
             arguments = {**arguments, "render_mode": render_mode}
@@ -246,6 +252,19 @@ def _construct(
             f"spec.environment {environment_id!r} with kwargs {json.dumps(arguments)} cannot be "
             f"made: {type(exc).__name__}: {str(exc)[:500]}"
         ) from exc
+
+
+def _render_modes(found: EnvSpec) -> list[str] | None:
+    """Return the render modes that an environment's class declares, None where it cannot be told."""
+    if not isinstance(found.entry_point, str):
+        metadata = getattr(found.entry_point, "metadata", None)
+    else:
+        module, _, name = found.entry_point.partition(":")
+        try:
+            metadata = getattr(getattr(importlib.import_module(module), name), "metadata", None)
+        except (ImportError, AttributeError):
+            return None  # gymnasium.make says it better
+    return list(metadata["render_modes"]) if metadata and "render_modes" in metadata else None
 
 
 def _newest(found: EnvSpec) -> EnvSpec:

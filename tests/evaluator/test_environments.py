@@ -176,3 +176,8 @@ def test_known_environments_are_those_that_can_be_named():
     assert found["ALE/Pong-v5"].observation == "pixels 84x84x4 uint8"
     assert "CartPole-v0" not in found
     assert list(found) == sorted(found)
+
+
+def test_an_environment_without_pictures_says_so(environment_spec):
+    with pytest.raises(EnvironmentRefused, match="offers no pictures.*play it without --record"):
+        make(environment_spec(MIXED), render=True)

@@ -81,7 +81,8 @@ def against_random(data: Path, example: str, episodes: int) -> list[str]:
         run = search(data / example, example, seed)
         history = kubevo("history", run["dataDir"])
         first = history[0]
-        individuals = math.ceil(run["frames"] / first["frames"] * first["evaluations"])
+        # A tenth more than the first generation suggests, so that one try mostly has the frames.
+        individuals = math.ceil(1.1 * run["frames"] / first["frames"] * first["evaluations"])
         while True:
             other = search(
                 data / f"{example}-random",

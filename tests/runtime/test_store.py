@@ -87,9 +87,22 @@ def test_a_run_keeps_its_experiment_and_identity(run, tmp_path):
 
 
 def test_a_description_is_stored_whole(run):
-    run.save_description({"network": "mlp-4-16-2", "fingerprint": {"forward": "ab"}})
-    found = open_run(run.path).description()
-    assert found == {"network": "mlp-4-16-2", "fingerprint": {"forward": "ab"}}
+    description = {
+        "network": "mlp-4-16-2",
+        "backend": "numpy",
+        "observation": "vector 4 float32",
+        "actions": "discrete 2",
+        "fingerprint": {"forward": "ab"},
+    }
+    run.save_description(description)
+    assert open_run(run.path).description() == description
+
+
+@pytest.mark.parametrize("damaged", ["{}", "[1]", '{"network": "mlp-4-2"}', "{"])
+def test_a_damaged_description_is_named(run, damaged):
+    (run.path / "describe.json").write_text(damaged)
+    with pytest.raises(StoreError, match=r"describe\.json is damaged; restore it from a copy"):
+        run.description()
 
 
 def test_live_fields_of_the_experiment_can_be_replaced(run):

@@ -51,7 +51,7 @@ imports: $(VENV)/.dev ## import-linter: the arrows between packages
 	$(BIN)/lint-imports
 
 .PHONY: test-torch
-test-torch: $(TORCH)/.torch ## The torch backend's tests (installs 4.7 GB into .venv-torch)
+test-torch: $(TORCH)/.torch ## The torch backend's tests (installs some gigabytes into .venv-torch)
 	$(TORCH)/bin/pytest -m torch tests/evaluator $(ARGS)
 
 .PHONY: bench

@@ -18,6 +18,7 @@ from kubevo_core.evaluation import Key
 
 __all__ = [
     "CONSUMER",
+    "CONTEXT",
     "bucket",
     "checkpoint_file",
     "consumer_filter",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 CONSUMER = "eval-0"
+CONTEXT = "context"  # the bucket's key that names the pinned context
 UID_PREFIX = 8
 SCORES_PER_FILE = 1000
 

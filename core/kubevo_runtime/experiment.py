@@ -23,9 +23,8 @@ from kubevo_runtime.events import Described, Fault, Sink
 from kubevo_runtime.publisher import Confirmations, Publisher, put_failed
 from kubevo_runtime.store import Run
 
-__all__ = ["CONTEXT_POINTER", "Outcomes", "run_experiment"]
+__all__ = ["Outcomes", "run_experiment"]
 
-CONTEXT_POINTER = "context"  # the bucket's key that names the pinned context
 ASK_AGAIN_SECONDS = 5.0
 DIGEST_LENGTH = 64
 MOST_DEAD_LETTERS = 100
@@ -118,7 +117,7 @@ def _context(spec: ExperimentSpec, description: Description | None) -> Context:
 
 async def _pin(bus: CoordinatorBus, context: Context) -> None:
     await bus.put_blob(context.digest, context.encode())
-    await bus.put_blob(CONTEXT_POINTER, context.digest.encode())
+    await bus.put_blob(names.CONTEXT, context.digest.encode())
 
 
 async def _drop_old_bases(bus: CoordinatorBus) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import structlog
 
 from kubevo_core import genome as genomes
-from kubevo_core import spec
+from kubevo_core import names, spec
 from kubevo_core.errors import (
     BusUnavailable,
     EnvironmentRefused,
@@ -56,7 +56,6 @@ PREPARE_SECONDS = 300.0
 # What this machine lacks, also where a library lets it through; an environment that ends the
 # process by sys.exit ends this one, and not the search.
 LACKS = (ImportError, MemoryError, OSError, SystemExit)
-CONTEXT_POINTER = "context"
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -122,7 +121,7 @@ class Worker:
 
     async def _prepare_pinned(self) -> None:
         """Test this process against the pinned fingerprint before the first task is taken."""
-        digest = await self._bus.get_blob(CONTEXT_POINTER)
+        digest = await self._bus.get_blob(names.CONTEXT)
         if digest is not None:
             context = await self._load_context(digest.decode())
             if context is not None and context.description is not None:

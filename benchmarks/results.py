@@ -76,9 +76,10 @@ def against_random(data: Path, example: str, episodes: int) -> list[str]:
         ),
         "|---|---|---|---|---|---|---|---|",
     ]
-    apart = 0
+    apart, directories = 0, []
     for seed in (1, 2, 3):
         run = search(data / example, example, seed)
+        directories.append(run["dataDir"])
         history = kubevo("history", run["dataDir"])
         first = history[0]
         # A tenth more than the first generation suggests, so that one try mostly has the frames.
@@ -104,8 +105,7 @@ def against_random(data: Path, example: str, episodes: int) -> list[str]:
             f"| {rival:.1f} ({rival_low:.1f} … {rival_high:.1f}) | {run['commandSeconds']:.0f} |"
         )
         print(lines[-1], flush=True)
-    folder = data / example / "local"
-    draw([str(path) for path in sorted(folder.iterdir())], f"{example}.png")
+    draw(directories, f"{example}.png")
     return [*lines, "", f"Intervals apart: **{apart} of 3**.", "", f"![{example}]({example}.png)"]
 
 

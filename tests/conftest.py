@@ -1,6 +1,7 @@
 """Shared by all tests: the golden files, a minimal spec, and the synthetic evaluation."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,13 @@ from kubevo_core.selection import digest_word
 
 HERE = Path(__file__).parent
 Play = Callable[[Demand], Episode]
+
+
+def pytest_configure() -> None:
+    # A shell without job control starts what it puts into the background with SIGINT ignored, and
+    # so would every program that the tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -67,13 +67,18 @@ format: $(VENV)/.dev ## Format the code and sort its imports
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: crd
+crd: $(VENV)/.dev ## Write crds/ and the field reference anew, from the spec's models
+	$(BIN)/python -m kubevo_operator.crd > crds/experiments.yaml
+	$(BIN)/python -m kubevo_operator.crd --markdown > docs/reference-experiment.md
+
 .PHONY: lock
 lock: $(VENV)/.dev ## Resolve the locks in requirements/ anew
 	for name in dev run torch; do \
 	  case $$name in \
-	    dev) extras="--extra dev";; \
+	    dev) extras="--extra dev --extra operator";; \
 	    run) extras="-c requirements/dev.lock";; \
-	    torch) extras="--extra dev --extra torch -c requirements/dev.lock";; \
+	    torch) extras="--extra dev --extra operator --extra torch -c requirements/dev.lock";; \
 	  esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate --no-emit-index-url --extra build --extra evaluator --extra cli --extra local \

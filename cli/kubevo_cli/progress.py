@@ -39,6 +39,7 @@ class ProgressView:
         }
         self._show: dict[type, Callable[..., None]] = {
             events.Described: self._described,
+            events.WarmStarted: self._warm_started,
             events.Resumed: self._resumed,
             events.Progress: self._progressed,
             events.GenerationFinished: self._finished,
@@ -78,6 +79,11 @@ class ProgressView:
             f"{self._spec.environment.id}: {found.observation} -> {found.actions}; "
             f"network {found.network}, backend {found.backend}"
         )
+
+    def _warm_started(self, event: events.WarmStarted) -> None:
+        genomes, source = event.imported.genomes, event.imported.source
+        many = "genomes" if len(genomes) > 1 else "genome"
+        self._line(f"warm start: {len(genomes)} {many} of {source}")
 
     def _resumed(self, event: events.Resumed) -> None:
         self._line(f"resumed after {self._name(event.repeat, event.generation)}")

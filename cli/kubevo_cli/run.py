@@ -68,7 +68,7 @@ def run(options: RunOptions) -> int:
     if outcomes is None:
         _say(f"interrupted; go on with: {_resume_command(options, directory)}")
         return INTERRUPTED
-    summary = summarise(experiment, directory, outcomes.states)
+    summary = summarise(experiment, directory, outcomes)
     if options.output == "json":
         sys.stdout.write(json.dumps(summary) + "\n")
     else:
@@ -105,15 +105,11 @@ def _remove_unused(directory: Run) -> None:
         shutil.rmtree(directory.path, ignore_errors=True)
 
 
-def _was_played(found: Run) -> bool:
-    return any(found.path.glob("repeat-*/generations/*"))
-
-
 def _require_same(found: Run, experiment: Experiment) -> None:
     stored = spec.parse(found.experiment(), f"{found.path}/spec.yaml")
     differences = spec.differences(stored.spec, experiment.spec)
     # Before an evaluator has described it nothing was played, so a corrected file may replace it.
-    if differences and (found.description() is not None or _was_played(found)):
+    if differences and (found.description() is not None or found.is_played()):
         raise RunMismatch(
             f"{found.path} belongs to another search; what differs:\n  "
             + "\n  ".join(differences)
@@ -139,10 +135,10 @@ async def _run(
     logs = directory.path / "logs"
     sinks: list[Sink] = [view]
     if options.metrics_port is not None:
-        metrics = Metrics(experiment.metadata.name)
+        metrics = Metrics()
         server, _ = metrics.serve(options.metrics_port)
         view.note(f"metrics at http://127.0.0.1:{server.server_port}/metrics")
-        sinks.append(metrics)
+        sinks.append(metrics.of(NAMESPACE, experiment.metadata.name))
 
     def sink(event: Event) -> None:
         for each in sinks:

@@ -1,31 +1,24 @@
 """What a finished run says: one JSON object, the same whoever reads it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kubevo_core.generation import State
-from kubevo_core.generation_report import Best, Finished, population_digest, result_digest
 from kubevo_core.spec import Experiment
+from kubevo_runtime.outcomes import Outcomes, final_test
 from kubevo_runtime.store import Run
 
 __all__ = ["summarise"]
 
 
-def summarise(experiment: Experiment, run: Run, states: Sequence[State]) -> dict[str, Any]:
-    """Return the summary of a run whose repeats have all stopped.
-
-    Totals count finished generations only; the generation is the lowest of the repeats, the best
-    the highest, of the lowest repeat on a tie.
-    """
-    finished = [_finished(state) for state in states]
-    rows = [row for repeat in range(len(states)) for row in run.repeat(repeat).history()]
-    chosen = max(range(len(finished)), key=lambda r: (_mean(finished[r].best), -r))
+def summarise(experiment: Experiment, run: Run, outcomes: Outcomes) -> dict[str, Any]:
+    """Return the summary of a run whose repeats have all stopped; `Outcomes` says what counts."""
+    finished, chosen = outcomes.finished, outcomes.chosen
+    rows = [row for done in finished for row in run.repeat(done.repeat).history()]
     best, elite = finished[chosen].best, finished[chosen].elite
     return {
         "experiment": experiment.metadata.name,
-        "generation": min(done.generation for done in finished),
-        "reason": str(states[chosen].stop),
+        "generation": outcomes.generation,
+        "reason": str(outcomes.reason),
         "best": {
             "fitness": best.mean,
             "genome": best.genome.text,
@@ -43,13 +36,13 @@ def summarise(experiment: Experiment, run: Run, states: Sequence[State]) -> dict
         }
         if elite
         else None,
-        "populationDigest": population_digest(finished),
-        "resultDigest": result_digest(finished),
-        "finalTest": _final_test(run, chosen, best),
+        "populationDigest": outcomes.population_digest,
+        "resultDigest": outcomes.result_digest,
+        "finalTest": final_test(run, chosen, best),
         "evaluations": sum(row["evaluations"] for row in rows),
         "episodes": sum(row["episodes"] for row in rows),
-        "frames": sum(done.frames for done in finished),
-        "wallSeconds": round(max(done.running_seconds for done in finished), 3),
+        "frames": outcomes.frames,
+        "wallSeconds": round(outcomes.running_seconds, 3),
         "dataDir": str(Path(run.path)),
         "repeats": [
             {
@@ -59,22 +52,6 @@ def summarise(experiment: Experiment, run: Run, states: Sequence[State]) -> dict
                 "best": done.best.mean if done.best else None,
                 "frames": done.frames,
             }
-            for done, state in zip(finished, states, strict=True)
+            for done, state in zip(finished, outcomes.states, strict=True)
         ],
     }
-
-
-def _finished(state: State) -> Finished:
-    assert state.finished is not None
-    return state.finished
-
-
-def _mean(best: Best | None) -> float:
-    return best.mean if best is not None else float("-inf")
-
-
-def _final_test(run: Run, repeat: int, best: Best | None) -> dict[str, Any] | None:
-    rows = [row for row in run.repeat(repeat).tests() if row["purpose"] == "final"]
-    if not rows or best is None or rows[-1]["genome"] != best.genome.digest:
-        return None
-    return {name: rows[-1][name] for name in ("mean", "episodes", "episodeReturns")}

@@ -1,10 +1,10 @@
 """A finished generation as bytes, and back: everything needed to go on, nothing of the next one.
 
 The payload is one safetensors file (arrays, no code), sealed by ``kubevo_core.container``. Genomes
-lie once in a pool as ragged chains; an individual is (pool index of its base, mutation)::
+lie once in a pool (``kubevo_core.genome_pool``); an individual is (pool index of its base,
+mutation)::
 
-    pool_init      u32 [k]          pool_offsets  i64 [k+1]      into the two chains:
-    pool_seed      u32 [m]          pool_sigma    u16 [m]        sigma = index into json.sigmas
+    pool_…                                                       the genomes
     base, parent   i32 [N]          seed u32 [N]  sigma u16 [N]  sigma 65535 = no mutation
     returns        f64 [N,e]        steps, frames i64 [N,e]      NaN = failed, text in json.failures
     v_returns      f64 [C,E]        v_steps, v_frames i64 [C,E]
@@ -15,7 +15,6 @@ The compact scores that outlive a pruned checkpoint are 16 bytes an individual: 
 failed), frames u32 (saturating), parent slot i32.
 """
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,14 +22,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, deserialize
-from safetensors.numpy import save
 
-from kubevo_core.errors import CheckpointCorrupt, CheckpointVersionError
+from kubevo_core.errors import CheckpointCorrupt
 from kubevo_core.evaluation import Episode, Key
 from kubevo_core.generation import State, Stop, Test
 from kubevo_core.generation_report import Best, Elite, Finished, Individual
-from kubevo_core.genome import Genome, Mutation
+from kubevo_core.genome import Mutation
+from kubevo_core.genome_pool import UNREADABLE, Arrays, Pool, pack, unpack, unpool
 from kubevo_core.seeding import Purpose
 
 __all__ = ["SCORE", "Snapshot", "decode", "encode", "scores"]
@@ -38,7 +36,6 @@ __all__ = ["SCORE", "Snapshot", "decode", "encode", "scores"]
 VERSION = 1
 NO_MUTATION = 0xFFFF
 SCORE = np.dtype([("fitness", "<f8"), ("frames", "<u4"), ("parent", "<i4")])
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -50,36 +47,6 @@ class Snapshot:
     stop: Stop | None
 
 
-class _Pool:
-    """Genomes, each once, in the order in which they were first seen."""
-
-    def __init__(self) -> None:
-        self.genomes: list[Genome] = []
-        self.sigmas: list[str] = []
-        self._indices: dict[str, int] = {}
-
-    def add(self, genome: Genome) -> int:
-        index = self._indices.setdefault(genome.digest, len(self.genomes))
-        if index == len(self.genomes):
-            self.genomes.append(genome)
-        return index
-
-    def sigma(self, text: str) -> int:
-        if text not in self.sigmas:
-            self.sigmas.append(text)
-        return self.sigmas.index(text)
-
-    def arrays(self) -> Arrays:
-        chains = [genome.mutations for genome in self.genomes]
-        links = [mutation for chain in chains for mutation in chain]
-        return {
-            "pool_init": np.array([genome.init_seed for genome in self.genomes], np.uint32),
-            "pool_offsets": np.cumsum([0, *map(len, chains)], dtype=np.int64),
-            "pool_seed": np.array([mutation.seed for mutation in links], np.uint32),
-            "pool_sigma": np.array([self.sigma(m.sigma) for m in links], np.uint16),
-        }
-
-
 def encode(state: State) -> bytes:
     """Return the payload of the checkpoint of ``state.finished``.
 
@@ -87,7 +54,7 @@ def encode(state: State) -> bytes:
     """
     done = state.finished
     assert done is not None
-    pool = _Pool()
+    pool = Pool()
     population: Arrays = {
         "base": np.array([pool.add(i.base) for i in done.population], np.int32),
         "parent": np.array([i.parent_slot for i in done.population], np.int32),
@@ -126,8 +93,7 @@ def encode(state: State) -> bytes:
         "digests": np.frombuffer(bytes.fromhex("".join(done.digests)), np.uint8).reshape(-1, 32),
     }
     metadata["sigmas"] = pool.sigmas
-    found: bytes = save(arrays, {"json": json.dumps(metadata, sort_keys=True)})
-    return found
+    return pack(arrays, metadata)
 
 
 def _played(prefix: str, groups: Sequence[Sequence[Episode]]) -> Arrays:
@@ -163,32 +129,16 @@ def decode(payload: bytes) -> Snapshot:
         CheckpointCorrupt: the arrays and the metadata do not fit each other.
     """
     try:
-        arrays, metadata = _load(payload)
-        return _snapshot(arrays, metadata)
-    except (SafetensorError, KeyError, IndexError, TypeError, ValueError) as exc:
+        return _snapshot(*unpack(payload, VERSION, "the checkpoint"))
+    except UNREADABLE as exc:
         raise CheckpointCorrupt(
             f"the checkpoint's contents do not fit each other: {type(exc).__name__}: {exc}"
         ) from exc
 
 
-def _load(payload: bytes) -> tuple[Arrays, dict[str, Any]]:
-    header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
-    metadata = json.loads(header["__metadata__"]["json"])
-    if metadata["version"] != VERSION:
-        raise CheckpointVersionError(
-            f"the checkpoint has version {metadata['version']!r}, this program reads {VERSION}: "
-            "resume it with the program that wrote it, or a newer one"
-        )
-    types = {"F64": "<f8", "I64": "<i8", "I32": "<i4", "U32": "<u4", "U16": "<u2", "U8": "u1"}
-    return {
-        name: np.frombuffer(view["data"], types[view["dtype"]]).reshape(view["shape"])
-        for name, view in deserialize(payload)  # type: ignore[no-untyped-call]
-    }, metadata
-
-
 def _snapshot(arrays: Arrays, metadata: dict[str, Any]) -> Snapshot:
     sigmas: list[str] = metadata["sigmas"]
-    pool = _unpool(arrays, metadata["network"], sigmas)
+    pool = unpool(arrays, metadata["network"], sigmas)
     population = []
     columns = (arrays[name].tolist() for name in ("base", "parent", "seed", "sigma"))
     for base, parent, seed, sigma in zip(*columns, strict=True):
@@ -239,20 +189,6 @@ def _snapshot(arrays: Arrays, metadata: dict[str, Any]) -> Snapshot:
     )
     tests = tuple(Test(g, Purpose(p), pool[index]) for g, p, index in metadata["tests"])
     return Snapshot(finished, tests, Stop(metadata["stop"]) if metadata["stop"] else None)
-
-
-def _unpool(arrays: Arrays, network: str, sigmas: Sequence[str]) -> list[Genome]:
-    links = [
-        Mutation(seed, sigmas[sigma])
-        for seed, sigma in zip(
-            arrays["pool_seed"].tolist(), arrays["pool_sigma"].tolist(), strict=True
-        )
-    ]
-    offsets = arrays["pool_offsets"].tolist()
-    return [
-        Genome(network, init_seed, tuple(links[offsets[index] : offsets[index + 1]]))
-        for index, init_seed in enumerate(arrays["pool_init"].tolist())
-    ]
 
 
 def scores(done: Finished) -> bytes:

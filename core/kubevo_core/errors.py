@@ -6,7 +6,8 @@
     ├── UserError                  the person's input; a retry gives the same error (exit code 2)
     │   ├── SpecError              an Experiment file or resource
     │   ├── GenomeError            a genome text or JSON
-    │   └── EnvironmentRefused     an evaluator's typed answer: this spec cannot be played
+    │   ├── EnvironmentRefused     an evaluator's typed answer: this spec cannot be played
+    │   └── WarmStartRefused       what a search should start from is not there, or does not fit
     ├── FormatError                bytes that somebody else wrote
     │   ├── MessageError           a message of an unknown version or with missing fields
     │   ├── CheckpointCorrupt      the bytes do not verify; the one before may
@@ -51,6 +52,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "UserError",
+    "WarmStartRefused",
     "WorkerUnfit",
     "WorkersFailing",
 ]
@@ -74,6 +76,10 @@ class GenomeError(UserError):
 
 class EnvironmentRefused(UserError):
     """An evaluator answered that this environment and policy cannot be played."""
+
+
+class WarmStartRefused(UserError):
+    """The source of a warm start is not there yet, was pruned, or has another network."""
 
 
 class FormatError(KubevoError):
@@ -137,7 +143,18 @@ class RunStopped(KubevoError):
 
 
 class Poisoned(RunStopped):
-    """One evaluation killed every worker that took it."""
+    """One evaluation killed every worker that took it: ``episode``, of the ``genome`` (a digest).
+
+    ``worker`` is the last one that is known to have had it, if any is.
+    """
+
+    def __init__(
+        self, message: str, *, episode: str = "", genome: str = "", worker: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.episode = episode
+        self.genome = genome
+        self.worker = worker
 
 
 class WorkersFailing(RunStopped):

@@ -26,11 +26,12 @@ from kubevo_core.demands import (
 )
 from kubevo_core.errors import IllegalTransition
 from kubevo_core.evaluation import Demand, Episode
+from kubevo_core.first_generation import LONGEST_MUTATION_BYTES, first_population
 from kubevo_core.fitness import mean_return
 from kubevo_core.generation_report import Best, Elite, Finished, Individual, TestReport
 from kubevo_core.genome import MAX_TEXT_BYTES, Genome
 from kubevo_core.search import Limits, Outcome, Phase, Settings, State, Stop, Test
-from kubevo_core.seeding import Purpose, derive
+from kubevo_core.seeding import Purpose
 from kubevo_core.selection import candidates, elite, next_parents, rendezvous
 
 __all__ = [
@@ -74,14 +75,14 @@ def _require(operation: str, state: State) -> None:
 # --- the populations ----------------------------------------------------------------------------
 
 
-def start(settings: Settings) -> State:
-    """Return the state before generation 0: N individuals from INIT seeds."""
-    population = []
-    for slot in range(settings.population_size):
-        seed = derive(settings.seed, Purpose.INIT, settings.repeat, slot)
-        genome = Genome(settings.network, seed)
-        population.append(Individual(genome, genome, None, -1))
-    state = State(settings, Phase.EVALUATING, 0, tuple(population), None, None, 0, 0.0, ())
+def start(settings: Settings, imported: Sequence[Genome] = ()) -> State:
+    """Return the state before generation 0: from INIT seeds, or from ``imported`` genomes.
+
+    Raises:
+        WarmStartRefused: an imported genome has another network.
+    """
+    population = first_population(settings, imported)
+    state = State(settings, Phase.EVALUATING, 0, population, None, None, 0, 0.0, ())
     open_generation(state)
     return state
 
@@ -322,10 +323,9 @@ def _judge(done: Finished, limits: Limits) -> Stop | None:
             Stop.MAX_WALL_CLOCK_SECONDS,
             _reached(done.running_seconds, limits.max_wall_clock_seconds),
         ),
-        # A child adds at most 21 bytes: separator, ten digits, '*', sigma.
         (
             Stop.GENOME_TOO_LONG,
-            any(genome.text_bytes + 21 > MAX_TEXT_BYTES for _, genome in done.parents),
+            any(g.text_bytes + LONGEST_MUTATION_BYTES > MAX_TEXT_BYTES for _, g in done.parents),
         ),
     ]
     return next((stop for stop, met in verdicts if met), None)

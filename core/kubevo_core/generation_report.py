@@ -40,7 +40,7 @@ class Individual:
     """A genome and how it is made: ``base`` plus at most one ``mutation``.
 
     ``parent_slot`` is the parent's slot in the generation before, N for the elite that was carried
-    into it, -1 in generation 0.
+    into it; in generation 0 it is -1, or for a child of an imported genome that one's slot.
     """
 
     genome: Genome

@@ -5,8 +5,7 @@ store keeps; a process may die on any line, because the next one starts with ``s
 what the checkpoint lacks is asked for again, and what the broker still holds is read back first.
 """
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kubevo_core import checkpoint, container, names
 from kubevo_core.errors import MessageError, RunMismatch
@@ -28,9 +27,10 @@ from kubevo_core.generation import (
     tell,
 )
 from kubevo_core.generation_report import Finished
+from kubevo_core.genome import Genome
 from kubevo_core.messages import decode_result
 from kubevo_core.seeding import Purpose
-from kubevo_core.spec import Checkpoint, FailurePolicy
+from kubevo_core.spec import ExperimentSpec
 from kubevo_runtime.bus import CoordinatorBus, Reader
 from kubevo_runtime.events import (
     Fault,
@@ -43,7 +43,8 @@ from kubevo_runtime.events import (
     TestFinished,
 )
 from kubevo_runtime.publisher import Publisher
-from kubevo_runtime.store import RepeatStore
+from kubevo_runtime.store import Loaded, RepeatStore
+from kubevo_runtime.threads import to_the_end
 
 __all__ = ["Lane", "drive"]
 
@@ -70,7 +71,11 @@ async def drive(lane: "Lane") -> State:
 
 
 class Lane:
-    """One repeat's connections: the store, the broker, the clock and the sink around the loop."""
+    """One repeat's connections: the store, the broker, the clock and the sink around the loop.
+
+    ``live`` gives the spec as it is now: the budget, what is kept and the failure policy are read
+    from it each time. ``imported`` is what generation 0 starts from, where it is still to come.
+    """
 
     def __init__(
         self,
@@ -79,20 +84,18 @@ class Lane:
         store: RepeatStore,
         bus: CoordinatorBus,
         publisher: Publisher,
-        limits: Callable[[], Limits],
-        keep: Checkpoint,
-        failure_policy: FailurePolicy,
+        live: Callable[[], ExperimentSpec],
+        imported: Sequence[Genome] = (),
         uid: str,
         sink: Sink,
         clock: Callable[[], float],
     ) -> None:
         self.settings = settings
-        self.limits = limits
         self.publisher = publisher
         self._store = store
         self._bus = bus
-        self._keep = keep
-        self._policy = failure_policy
+        self._live = live
+        self._imported = imported
         self._uid = uid
         self._sink = sink
         self._clock = clock
@@ -106,6 +109,11 @@ class Lane:
         self._stale: set[tuple[int, Purpose]] = set()
         self._quiet_since = self._started
         self._patience = STALL_SECONDS
+        self._shown: Progress | None = None
+
+    def limits(self) -> Limits:
+        """Return when to stop, as the spec says now."""
+        return Limits.of(self._live())
 
     def running_seconds(self) -> float:
         """Return the time spent on this repeat, over all its processes."""
@@ -113,24 +121,42 @@ class Lane:
 
     async def start_or_resume(self) -> State:
         """Return the state after the newest checkpoint that verifies, or a new search."""
-        loaded = await asyncio.to_thread(self._store.latest)
+        loaded = await to_the_end(self._store.latest)
         if loaded is None:
-            state = start(self.settings)
+            state = start(self.settings, self._imported)
         else:
-            snapshot = await asyncio.to_thread(checkpoint.decode, loaded.payload)
-            await asyncio.to_thread(self._store.repair, loaded.generation, _row_of)
-            self._ran_before = snapshot.finished.running_seconds
-            self._require_network(snapshot.finished)
-            state = resume(self.settings, snapshot.finished, snapshot.tests, snapshot.stop)
-            # Limits that were raised reopen it, limits that were lowered may stop it here.
-            state = reopen(state, self.limits())
-            answered = [
-                (int(row["generation"]), Purpose[str(row["purpose"]).upper()])
-                for row in await asyncio.to_thread(self._store.tests)
-            ]
-            state = close_tests(state, answered)
-            self._sink(Resumed(self.settings.repeat, loaded.generation, tuple(loaded.skipped)))
+            state = await self._resume(loaded)
         await self._read_back(state)
+        return state
+
+    async def _resume(self, loaded: Loaded) -> State:
+        snapshot = await to_the_end(checkpoint.decode, loaded.payload)
+        await to_the_end(self._store.repair, loaded.generation, _row_of)
+        done = snapshot.finished
+        self._ran_before = done.running_seconds
+        self._require_network(done)
+        state = resume(self.settings, done, snapshot.tests, snapshot.stop)
+        # Limits that were raised reopen it, limits that were lowered may stop it here.
+        state = reopen(state, self.limits())
+        answered = [
+            (int(row["generation"]), Purpose[str(row["purpose"]).upper()])
+            for row in await to_the_end(self._store.tests)
+        ]
+        state = close_tests(state, answered)
+        rows = await to_the_end(self._store.history)
+        self._sink(
+            Resumed(
+                self.settings.repeat,
+                loaded.generation,
+                tuple(loaded.skipped),
+                done,
+                evaluations=sum(row["evaluations"] for row in rows),
+                failed=sum(row["failed"] for row in rows),
+                checkpoint_bytes=loaded.size,
+                saved_at=loaded.saved_at,
+                stop=state.stop,
+            )
+        )
         return state
 
     def _require_network(self, finished: Finished) -> None:
@@ -147,14 +173,15 @@ class Lane:
         ask(state, self.limits())
         while bodies := await self._reader.fetch(FETCH, READ_BACK_SECONDS):
             for body in bodies:
-                self._take(state, body)
+                self._take(state, body, read_back=True)
         await self._purge_stale()
 
     async def publish(self, state: State) -> None:
-        """Publish what is demanded now, but for what has come before it was demanded."""
+        """Publish what is demanded now, but for what has come before it was demanded; tell both."""
         demands = ask(state, self.limits())
         while self._take_early(state):
             demands = ask(state, self.limits())
+        self._progress(state)
         await self.publisher.publish(demands)
 
     async def collect(self, state: State) -> None:
@@ -167,12 +194,12 @@ class Lane:
             self._take(state, body)
         if bodies:
             self._quiet_since, self._patience = self._clock(), STALL_SECONDS
-            self._progress(state)
         elif state.open and self._clock() - self._quiet_since >= self._patience:
             self._patience = min(2 * self._patience, LONGEST_STALL_SECONDS)
-            await self.publisher.recover(state.open.values(), self._policy.on_poison)
+            on_poison = self._live().failure_policy.on_poison
+            await self.publisher.recover(state.open.values(), on_poison)
 
-    def _take(self, state: State, body: bytes) -> None:
+    def _take(self, state: State, body: bytes, *, read_back: bool = False) -> None:
         try:
             report = decode_result(body)
         except MessageError as exc:
@@ -183,7 +210,7 @@ class Lane:
             self._early[report.episode.key] = report.episode
         elif outcome is Outcome.STALE:
             self._stale.add((report.episode.key.generation, report.episode.key.purpose))
-        self._sink(ResultTaken(outcome, report))
+        self._sink(ResultTaken(outcome, report, read_back))
 
     async def _purge_stale(self) -> None:
         """Drop work that came too late, or that a process before this one did not drop."""
@@ -200,13 +227,16 @@ class Lane:
         repeat, generation = self.settings.repeat, state.generation
         played = sum(1 for key in state.results if key.generation == generation)
         waiting = sum(1 for key in state.open if key.generation == generation)
-        self._sink(Progress(repeat, generation, played, played + waiting))
+        progress = Progress(repeat, generation, played, played + waiting, len(state.open))
+        if progress != self._shown:
+            self._shown = progress
+            self._sink(progress)
 
     async def keep_tests(self, state: State) -> State:
         """Append the tests that were answered to the store, then stop waiting for them."""
         for report in completed_tests(state):
             row = report.row()
-            await asyncio.to_thread(self._store.append_test, row)
+            await to_the_end(self._store.append_test, row)
             state = close_tests(state, [(report.generation, report.purpose)])
             # The row is durable, so a new process will not ask for the test again.
             await self._purge(report.generation, report.purpose)
@@ -215,7 +245,7 @@ class Lane:
 
     async def save(self, state: State) -> None:
         """Make the finished generation durable, then say so."""
-        done = state.finished
+        done, keep = state.finished, self._live().checkpoint
         assert done is not None
 
         def work() -> int:
@@ -223,10 +253,10 @@ class Lane:
             sealed = container.seal(header, checkpoint.encode(state))
             self._store.save(done.generation, sealed, done.row(), checkpoint.scores(done))
             best = done.best.generation if done.best else done.generation
-            self._store.prune(self._keep.keep_last, self._keep.keep_every, best)
+            self._store.prune(keep.keep_last, keep.keep_every, best)
             return len(sealed)
 
-        size = await asyncio.to_thread(work)
+        size = await to_the_end(work)
         now = self._clock()
         self._sink(GenerationFinished(done, now - self._generation_started, size))
         self._generation_started = now

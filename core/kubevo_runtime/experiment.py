@@ -1,14 +1,24 @@
-"""One Experiment on a broker and a directory: describe it, drive its repeats, sum them up."""
+"""One Experiment on a broker and a directory: describe it, drive its repeats, sum them up.
+
+Its host gives it a broker, a run's directory that is claimed, and the spec as it is now. Whatever
+ends it (a cancellation, an error, a kill), the host may call it again and it goes on.
+
+Budget, checkpoint and failure policy may change while it runs; a budget counts when the running
+generation finishes. A repeat that had stopped before its budget was raised goes on once the others
+have stopped too, or at once if the host cancels and calls again. What tasks say of the evaluators
+(``taskTimeoutSeconds``) is read at the call.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from kubevo_core import names
+from kubevo_core import checkpoint, names
 from kubevo_core.errors import BusUnavailable, EnvironmentRefused, MessageError
 from kubevo_core.evaluation import Episode
-from kubevo_core.generation import Limits, Settings, State
+from kubevo_core.first_generation import require_fitting
+from kubevo_core.generation import Limits, Phase, Settings, State, reopen, resume
+from kubevo_core.imports import Imported
 from kubevo_core.messages import (
     Context,
     Description,
@@ -19,23 +29,18 @@ from kubevo_core.messages import (
 from kubevo_core.spec import Experiment, ExperimentSpec
 from kubevo_runtime.bus import CoordinatorBus
 from kubevo_runtime.driver import Lane, drive
-from kubevo_runtime.events import Described, Fault, Sink
-from kubevo_runtime.publisher import Confirmations, Publisher, put_failed
+from kubevo_runtime.events import Described, Describing, Ended, Fault, Sink, WarmStarted
+from kubevo_runtime.outcomes import Outcomes
+from kubevo_runtime.publisher import Bases, Confirmations, Publisher, put_failed
 from kubevo_runtime.store import Run
+from kubevo_runtime.threads import to_the_end
+from kubevo_runtime.warm_start import import_file, recall
 
-__all__ = ["Outcomes", "run_experiment"]
+__all__ = ["Outcomes", "can_go_on", "run_experiment"]
 
 ASK_AGAIN_SECONDS = 5.0
 DIGEST_LENGTH = 64
 MOST_DEAD_LETTERS = 100
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """What a finished Experiment gave: its description and the last state of each repeat."""
-
-    description: Description
-    states: tuple[State, ...]
 
 
 async def run_experiment(
@@ -44,43 +49,61 @@ async def run_experiment(
     bus: CoordinatorBus,
     sink: Sink,
     clock: Callable[[], float],
+    *,
+    live: Callable[[], ExperimentSpec] | None = None,
+    logs: str | None = None,
 ) -> Outcomes:
     """Carry every repeat of ``experiment`` to its end.
 
-    Cancelling leaves everything resumable.
+    ``live`` gives the spec as it is now (the module says what may change), ``logs`` where a person
+    finds the workers' last words. Cancelling leaves everything resumable, and waits for a write
+    that is under way.
 
     Raises:
+        WarmStartRefused: the source of its warm start cannot be used; nothing was written.
         EnvironmentRefused: an evaluator says that the spec cannot be played.
         StoreError, BusError, RunStopped: as the tree in `kubevo_core.errors` says.
     """
-    spec = experiment.spec
-    await bus.ensure()
-    description = await _described(run, spec, bus, sink)
-    context = _context(spec, description)
-    await _drop_old_bases(bus)
-    await _pin(bus, context)
-    limits = Limits.of(spec)
-    lanes = [
-        Lane(
-            settings=Settings.of(spec, repeat, description.network),
-            store=run.repeat(repeat),
-            bus=bus,
-            publisher=Publisher(bus, context.digest, sink),
-            limits=lambda: limits,
-            keep=spec.checkpoint,
-            failure_policy=spec.failure_policy,
-            uid=run.uid,
-            sink=sink,
-            clock=clock,
-        )
-        for repeat in range(spec.repeats)
-    ]
-    with _first_error():
-        async with asyncio.TaskGroup() as group:
-            watcher = group.create_task(_watch_failures(bus, sink))
-            states = await _all(lanes)
-            watcher.cancel()
-    return Outcomes(description, states)
+    spec, reported, bases = experiment.spec, Confirmations(), Bases(bus)
+    where = logs or f"the workers' logs in {run.path / 'logs'}"
+    try:
+        await bus.ensure()
+        description, imported = await _prepared(run, spec, bus, sink)
+        context = _context(spec, description)
+        await _drop_old_bases(bus)
+        await _pin(bus, context)
+
+        def lane(repeat: int) -> Lane:
+            return Lane(
+                settings=Settings.of(spec, repeat, description.network),
+                store=run.repeat(repeat),
+                bus=bus,
+                publisher=Publisher(
+                    bus,
+                    context.digest,
+                    sink,
+                    repeat=repeat,
+                    bases=bases,
+                    logs=where,
+                    last_worker=reported.last_worker,
+                ),
+                live=live or (lambda: spec),
+                imported=imported.genomes if imported is not None else (),
+                uid=run.uid,
+                sink=sink,
+                clock=clock,
+            )
+
+        with _first_error():
+            async with asyncio.TaskGroup() as group:
+                watcher = group.create_task(_watch_failures(bus, reported, sink))
+                states = await _all([lane(repeat) for repeat in range(spec.repeats)])
+                while live is not None and any(_goes_on(s, Limits.of(live())) for s in states):
+                    states = await _all([lane(repeat) for repeat in range(spec.repeats)])
+                watcher.cancel()
+        return Outcomes(description, states)
+    finally:
+        sink(Ended())
 
 
 async def _all(lanes: list[Lane]) -> tuple[State, ...]:
@@ -91,6 +114,28 @@ async def _all(lanes: list[Lane]) -> tuple[State, ...]:
     finally:
         for lane in lanes:
             await lane.aclose()
+
+
+def _goes_on(stopped: State, limits: Limits) -> bool:
+    return reopen(stopped, limits).phase is Phase.EVALUATING
+
+
+def can_go_on(run: Run, spec: ExperimentSpec) -> bool:
+    """Tell whether ``spec``'s budget leaves a finished run anything to search; reads only.
+
+    Raises:
+        FormatError, StoreError: a repeat's newest checkpoint cannot be read.
+    """
+    for repeat in range(spec.repeats):
+        loaded = run.repeat(repeat).latest()
+        if loaded is None:
+            return True
+        found = checkpoint.decode(loaded.payload)
+        settings = Settings.of(spec, repeat, found.finished.population[0].genome.network)
+        state = resume(settings, found.finished, found.tests, found.stop)
+        if _goes_on(state, Limits.of(spec)):
+            return True
+    return False
 
 
 @contextmanager
@@ -127,18 +172,31 @@ async def _drop_old_bases(bus: CoordinatorBus) -> None:
             await bus.drop_blob(key)
 
 
-async def _described(
+async def _prepared(
     run: Run, spec: ExperimentSpec, bus: CoordinatorBus, sink: Sink
-) -> Description:
-    """Return the stored description, or ask an evaluator once and store its answer first."""
-    stored = await asyncio.to_thread(run.description)
+) -> tuple[Description, Imported | None]:
+    """Return the description and what generation 0 starts from; each is asked for once and kept.
+
+    A source that is not there is refused before a worker is asked anything, one that does not fit
+    before anything is written: so the file or resource can be corrected. The description is kept
+    last, because its presence says that everything before generation 0 is settled.
+    """
+    imported = await to_the_end(recall, run, spec)
+    stored = await to_the_end(run.description)
     if stored is not None:
         description = Description(**stored)
     else:
+        sink(Describing())
         description = await _ask_for_description(spec, bus)
-        await asyncio.to_thread(run.save_description, description.document())
+    if imported is not None:
+        require_fitting(imported.genomes, description.network, str(imported.source))
+        await to_the_end(import_file, run, imported)
+    if stored is None:
+        await to_the_end(run.save_description, description.document())
     sink(Described(description))
-    return description
+    if imported is not None:
+        sink(WarmStarted(imported))
+    return description, imported
 
 
 async def _ask_for_description(spec: ExperimentSpec, bus: CoordinatorBus) -> Description:
@@ -161,9 +219,8 @@ async def _ask_for_description(spec: ExperimentSpec, bus: CoordinatorBus) -> Des
         await reader.aclose()
 
 
-async def _watch_failures(bus: CoordinatorBus, sink: Sink) -> None:
+async def _watch_failures(bus: CoordinatorBus, confirmations: Confirmations, sink: Sink) -> None:
     """Turn a failure that two workers agree on into a failed result."""
-    confirmations = Confirmations()
     reader = bus.failures(">")
     try:
         while True:

@@ -5,6 +5,7 @@
     <root>/<namespace>/<name>-<uid prefix>/
         spec.yaml        the Experiment; its live fields may change on resume
         OWNER            whose run it is, and which takeover may write
+        import.ck        the genomes of a warm start, resolved once
         describe.json    what an evaluator answered about the environment, asked once
         repeat-<r>/
             generations/gen-<n>.ck       sealed checkpoints, newest wins; pruned
@@ -26,7 +27,15 @@ from typing import Any
 import yaml
 
 from kubevo_core import names
-from kubevo_core.errors import Fenced, RunMismatch, RunNotFound, StoreError
+from kubevo_core.container import Header, open_sealed, seal
+from kubevo_core.errors import (
+    CheckpointCorrupt,
+    CheckpointVersionError,
+    Fenced,
+    RunMismatch,
+    RunNotFound,
+    StoreError,
+)
 from kubevo_core.messages import Description
 from kubevo_runtime.store_files import (
     DiskFiles,
@@ -60,6 +69,7 @@ __all__ = [
 
 SPEC = "spec.yaml"
 DESCRIPTION = "describe.json"
+IMPORT = "import.ck"
 LOGS = "logs"
 LISTED = 20
 MEBIBYTE = 1024 * 1024
@@ -160,6 +170,38 @@ class Run:
                 f"{', '.join(sorted(expected))}"
             )
         return document
+
+    def save_import(self, payload: bytes) -> None:
+        """Store the genomes of a warm start, sealed and durably, in place of what is there."""
+        file, what = self.path / IMPORT, "store the warm start"
+        sealed = seal(Header(self.uid, 0, 0), payload)
+        with self._gate.writing(what):
+            self._gate.require_room(len(sealed), what)
+            before = file.stat().st_size if file.exists() else 0
+            replace_durably(self._files, file, sealed)
+            self._gate.count(len(sealed) - before)
+
+    def imported(self) -> bytes | None:
+        """Return the stored payload of a warm start; None where none was stored.
+
+        Raises:
+            CheckpointCorrupt, CheckpointVersionError: it does not verify; the message names it.
+        """
+        file = self.path / IMPORT
+        with storing(file, "read"):
+            try:
+                header, payload = open_sealed(file.read_bytes())
+            except FileNotFoundError:
+                return None
+            except (CheckpointCorrupt, CheckpointVersionError) as exc:
+                raise type(exc)(f"{file}: {exc}") from exc
+        if header != Header(self.uid, 0, 0):
+            raise CheckpointCorrupt(f"{file}: expected the import of {self.uid}, found {header}")
+        return payload
+
+    def is_played(self) -> bool:
+        """Tell whether a repeat has finished a generation."""
+        return any(self.path.glob("repeat-*/generations/gen-*"))
 
     def repeat(self, repeat: int) -> RepeatStore:
         """Return the files of one repeat; the same object each time."""

@@ -34,12 +34,17 @@ RowOf = Callable[[bytes], tuple[Mapping[str, Any], bytes]]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint that verified, and why each newer one was skipped."""
+    """A checkpoint that verified, and why each newer one was skipped.
+
+    ``size`` is the file's in bytes, ``saved_at`` when it was written, in seconds since 1970.
+    """
 
     generation: int
     header: Header
     payload: bytes
     skipped: list[str]
+    size: int
+    saved_at: float
 
 
 class RepeatStore:
@@ -175,7 +180,7 @@ class RepeatStore:
                 except CheckpointCorrupt as exc:
                     skipped.append(str(exc))
                 else:
-                    return Loaded(generation, header, payload, skipped)
+                    return self._loaded(generation, header, payload, skipped)
             if not vanished:
                 break
         if skipped:
@@ -221,6 +226,15 @@ class RepeatStore:
 
     def _file(self, generation: int) -> Path:
         return self._checkpoints / names.checkpoint_file(generation)
+
+    def _loaded(
+        self, generation: int, header: Header, payload: bytes, skipped: list[str]
+    ) -> Loaded:
+        try:
+            status = self._file(generation).stat()
+        except FileNotFoundError:  # pruned since it was read
+            return Loaded(generation, header, payload, skipped, len(payload), 0.0)
+        return Loaded(generation, header, payload, skipped, status.st_size, status.st_mtime)
 
     def _make_directories(self) -> None:
         if not self._made:

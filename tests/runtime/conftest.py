@@ -1,4 +1,4 @@
-"""A bus to test: the fake one, or the real one over a nats-server of its own."""
+"""A bus to test (the fake one, or the real one over a nats-server), and a worker that plays."""
 
 import asyncio
 import secrets
@@ -11,10 +11,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from kubevo_core import messages
+from kubevo_core.evaluation import Demand, Episode
+from kubevo_core.genome import parse
+from kubevo_core.messages import DescribeAnswer, Description, ResultReport
 from kubevo_runtime.broker import LocalBroker
 from kubevo_runtime.bus import (
     BusSettings,
     CoordinatorBus,
+    QueueMissing,
     WorkerBus,
     connect_coordinator,
     connect_worker,
@@ -126,3 +131,41 @@ async def rig(
         await made.coordinator.ensure()
         yield made
         await made.coordinator.delete()
+
+
+@pytest.fixture(scope="session")
+def synthetic_worker() -> Callable[..., Awaitable[None]]:
+    """Return a worker that describes, plays synthetically, publishes, acknowledges; for ever."""
+
+    async def work(
+        bus: WorkerBus, play: Callable[[Demand], Episode], network: str = "mlp-4-16-2"
+    ) -> None:
+        description = Description(network, "numpy", "4 numbers", "2 actions", {})
+        while True:
+            await asyncio.sleep(0)
+            try:
+                held = await bus.pull(5)
+            except QueueMissing:
+                continue
+            if held is None:
+                continue
+            task = messages.decode_task(held.body)
+            if isinstance(task, str):
+                answer = messages.encode_describe_answer(DescribeAnswer(description, None))
+                await bus.put_result(held.episode, answer)
+                await held.ack()
+                continue
+            text = (
+                f"kubevo-1:{task.network}:{task.base}".encode()
+                if isinstance(task.base, int)
+                else await bus.get_blob(task.base)
+            )
+            if text is None:  # a new coordinator puts it there again
+                await held.nak()
+                continue
+            episode = play(Demand(task.key, parse(text.decode()), task.mutation, task.episode_seed))
+            report = ResultReport(episode, "w", task.context, {"play": 0.1})
+            await bus.put_result(held.episode, messages.encode_result(report))
+            await held.ack()
+
+    return work

@@ -132,8 +132,8 @@ async def test_a_run_ends_with_its_checkpoints_history_and_final_test(
     assert [row["purpose"] for row in store.tests()] == ["final"]
     assert len(store.tests()[0]["episodeReturns"]) == 3
     assert finished(seen) == [(0, 0), (0, 1), (0, 2)]
-    assert isinstance(seen[0], events.Described)
-    assert isinstance(seen[-1], events.Stopped)
+    assert [type(event) for event in seen[:2]] == [events.Describing, events.Described]
+    assert [type(event) for event in seen[-2:]] == [events.Stopped, events.Ended]
     assert outcomes.states[0].finished.digests[-1] == store.history()[-1]["generationDigest"]
 
 

@@ -31,7 +31,7 @@ install: $(VENV)/.run ## Install the kubevo command into .venv
 # --- what developers run --------------------------------------------------------------------------
 
 .PHONY: test
-test: check $(VENV)/.dev ## Lint, types, import contracts and every test but torch's
+test: check cluster-binaries ## Lint, types, import contracts and every test but torch's
 	$(BIN)/pytest -m "not torch" $(ARGS)
 
 .PHONY: check
@@ -66,6 +66,10 @@ results: $(VENV)/.run ## Run the searches behind docs/results.md again (about an
 format: $(VENV)/.dev ## Format the code and sort its imports
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+.PHONY: cluster-binaries
+cluster-binaries: $(VENV)/.dev ## Build the Kubernetes control plane that the tests use (once, some minutes)
+	$(BIN)/python tests/cluster/binaries.py
 
 .PHONY: crd
 crd: $(VENV)/.dev ## Write crds/ and the field reference anew, from the spec's models

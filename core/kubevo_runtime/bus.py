@@ -17,9 +17,15 @@ Only this module and its ``bus_*`` parts know nats-py. They avoid what is known 
 cancelled wait, and takes a deleted consumer for an empty queue), and reconnects that give up.
 """
 
+import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
+from nats.js.errors import APIError
+
+from kubevo_core import names
 from kubevo_runtime.bus_connection import Connection
 from kubevo_runtime.bus_coordinator import NatsCoordinator
 from kubevo_runtime.bus_types import (
@@ -31,7 +37,7 @@ from kubevo_runtime.bus_types import (
     Reader,
     WorkerBus,
 )
-from kubevo_runtime.bus_worker import NatsWorker
+from kubevo_runtime.bus_worker import NatsWorker, blob_stream, blob_subject
 
 __all__ = [
     "Backlog",
@@ -41,9 +47,14 @@ __all__ = [
     "QueueMissing",
     "Reader",
     "WorkerBus",
+    "WorkerRights",
     "connect_coordinator",
     "connect_worker",
+    "experiments_on",
+    "worker_rights",
 ]
+
+_ID = re.compile(r"[A-Za-z0-9_-]+-[0-9a-f]{8}")
 
 
 @asynccontextmanager
@@ -53,7 +64,8 @@ async def connect_coordinator(settings: BusSettings) -> AsyncIterator[Coordinato
     Raises:
         BusUnavailable: no server answered within ``connect_seconds``.
         ServerTooOld: the server is older than ``MINIMUM_SERVER``.
-        BusError: the server refused the credentials.
+        BusError: the credentials or certificates cannot be used, or the server refused them. Once
+            connected, what it refuses at a reconnect is asked again, like what it does not answer.
     """
     async with _connected(settings, "_INBOX") as connection:
         yield NatsCoordinator(connection)
@@ -63,12 +75,81 @@ async def connect_coordinator(settings: BusSettings) -> AsyncIterator[Coordinato
 async def connect_worker(settings: BusSettings) -> AsyncIterator[WorkerBus]:
     """Connect as a worker of an Experiment; raises as `connect_coordinator` does."""
     # Its own prefix, so that a worker's user on the broker can be kept from other inboxes.
-    async with _connected(settings, f"_INBOX_{settings.experiment}") as connection:
+    async with _connected(settings, _worker_inbox(settings.experiment)) as connection:
         worker = NatsWorker(connection)
         try:
             yield worker
         finally:
             await worker.aclose()
+
+
+def _worker_inbox(experiment: str) -> str:
+    return f"_INBOX_{experiment}"
+
+
+class WorkerRights(NamedTuple):
+    """The subjects that a worker publishes to and listens on; ``>`` stands for any tail."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+def worker_rights(experiment: str) -> WorkerRights:
+    """Return what an Experiment's workers need of the broker, and nothing else."""
+    tasks, bucket = names.task_stream(experiment), names.bucket(experiment)
+    return WorkerRights(
+        publish=(
+            f"$JS.API.CONSUMER.MSG.NEXT.{tasks}.{names.CONSUMER}",
+            f"$JS.API.CONSUMER.INFO.{tasks}.{names.CONSUMER}",
+            f"$JS.ACK.{tasks}.{names.CONSUMER}.>",
+            # With the domain and the account before the stream: the form that is to come.
+            f"$JS.ACK.*.*.{tasks}.{names.CONSUMER}.>",
+            f"$JS.API.DIRECT.GET.{blob_stream(bucket)}.{blob_subject(bucket, '>')}",
+            names.result_subject(experiment, ">"),
+            names.failure_subject(experiment, ">"),
+        ),
+        subscribe=(f"{_worker_inbox(experiment)}.>",),
+    )
+
+
+async def experiments_on(settings: BusSettings) -> list[str]:
+    """Return the ids of the Experiments that have anything on the broker, sorted.
+
+    Raises as `connect_coordinator` does; ``settings.experiment`` plays no part.
+    """
+    found: set[str] = set()
+    async with _connected(settings, "_INBOX") as connection:
+        seen, total = 0, 1
+        while seen < total:
+
+            async def attempt(offset: int = seen) -> tuple[list[str], int]:
+                answer = await connection.client.request(
+                    "$JS.API.STREAM.NAMES",
+                    json.dumps({"offset": offset}).encode(),
+                    timeout=settings.request_seconds,
+                )
+                page = json.loads(answer.data)
+                if "error" in page:
+                    APIError.from_error(page["error"])
+                return page["streams"] or [], page["total"]
+
+            streams, total = await connection.call("listing the streams", attempt)
+            found |= {identifier for stream in streams for identifier in _experiment_of(stream)}
+            seen += len(streams) or total
+    return sorted(found)
+
+
+def _experiment_of(stream: str) -> list[str]:
+    """Return the Experiment that a stream belongs to, if it is one of ours."""
+    makers = (
+        names.task_stream,
+        names.result_stream,
+        names.failure_stream,
+        lambda experiment: blob_stream(names.bucket(experiment)),
+    )
+    prefixes = [make("") for make in makers]
+    tails = [stream.removeprefix(prefix) for prefix in prefixes if stream.startswith(prefix)]
+    return [tail for tail in tails if _ID.fullmatch(tail)]
 
 
 @asynccontextmanager

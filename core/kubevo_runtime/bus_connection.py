@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import (
     APIError,
@@ -19,6 +18,13 @@ from nats.js.errors import (
 )
 
 from kubevo_core.errors import BusError, BusUnavailable
+from kubevo_runtime.bus_security import (
+    BrokerClient,
+    CredentialsFile,
+    is_denial,
+    refusal,
+    tls_context,
+)
 from kubevo_runtime.bus_types import BusSettings, QueueMissing, missing_text, require_version
 
 __all__ = ["Connection", "Repair", "now"]
@@ -71,11 +77,13 @@ class Connection:
     def __init__(self, settings: BusSettings, inbox_prefix: str) -> None:
         self.settings = settings
         self.epoch = 0
-        self.client = Client()
+        self.client = BrokerClient(requires_tls=settings.requires_tls)
         self.js: JetStreamContext = self.client.jetstream(timeout=settings.request_seconds)
         self._inbox_prefix = inbox_prefix
         self._online = asyncio.Event()
         self._refused = asyncio.Event()
+        self._refusal = ""
+        self._denial = ""
         self._last_error = ("", 0.0)
         self._closing = False
         self._wakers: set[asyncio.Event] = set()
@@ -103,8 +111,8 @@ class Connection:
             )
             if self._refused.is_set():
                 raise BusError(
-                    f"the broker at {self.place} refused the credentials of "
-                    f"{self.settings.name!r}: {self._last_error[0]}; check the token"
+                    f"connecting to the broker at {self.place} as {self.settings.name!r}: "
+                    f"{self._refusal}"
                 )
             if not opening.done():
                 raise self._unavailable("connecting", self.settings.connect_seconds, 0.0)
@@ -116,17 +124,24 @@ class Connection:
             await asyncio.gather(opening, refused, return_exceptions=True)
         version = self.client.connected_server_version
         require_version(f"{version.major}.{version.minor}.{version.patch}", self.place)
-        self._online.set()
 
     async def _connect(self) -> None:
+        settings = self.settings
+        tls = tls_context(settings)
+        credentials = CredentialsFile(settings.credentials) if settings.credentials else None
+        if credentials is not None:
+            credentials.load()
         try:
             await self.client.connect(
-                self.settings.url,
-                name=self.settings.name,
-                token=self.settings.token,
+                settings.url,
+                name=settings.name,
+                token=settings.token,
+                user_jwt_cb=credentials.jwt if credentials else None,
+                signature_cb=credentials.sign if credentials else None,
+                tls=tls,
                 inbox_prefix=self._inbox_prefix,
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=self.settings.reconnect_wait_seconds,  # type: ignore[arg-type]
+                reconnect_time_wait=settings.reconnect_wait_seconds,  # type: ignore[arg-type]
                 connect_timeout=2,
                 ping_interval=5,
                 max_outstanding_pings=2,
@@ -137,6 +152,11 @@ class Connection:
             )
         except (nats.errors.Error, ValueError) as exc:
             raise BusError(f"cannot connect to {self.place}: {exc}; check the URL") from exc
+        if self.client.is_connected:
+            self._online.set()
+        # Else the server hung up during the last step, which nats-py takes for a connection that
+        # was lost: it is trying again.
+        await self._online.wait()
 
     async def close(self) -> None:
         """Close within two seconds; messages that were not flushed by then are repeated anyway."""
@@ -151,7 +171,14 @@ class Connection:
     async def _on_error(self, exc: Exception) -> None:
         text = str(exc) or type(exc).__name__
         self._last_error = (text, now())
-        if "authorization" in text.lower() or "authentication" in text.lower():
+        if is_denial(exc):
+            self._denial = text
+            log.warning("broker_denies", server=self.place, error=text)
+            self._wake()
+        elif found := refusal(exc, self.settings):
+            if self._refusal != found:  # said once, though a reconnect meets it again and again
+                log.warning("broker_refuses", server=self.place, reason=found)
+            self._refusal = found
             self._refused.set()
         log.debug("broker_error", server=self.place, error=text)
         if self._closing:
@@ -165,6 +192,7 @@ class Connection:
 
     async def _on_reconnect(self) -> None:
         self.epoch += 1
+        self._refusal = self._denial = ""  # what was refused before may be granted now
         self._online.set()
         self._wake()
         log.info("broker_reconnected", server=self.place)
@@ -186,7 +214,16 @@ class Connection:
         self._wakers.discard(waker)
 
     def require_open(self) -> None:
-        """Raise when the connection is closed for good."""
+        """Raise when the connection is closed for good, or this user lacks a right that it needs.
+
+        A server that denies something says so beside the request, which just gets no answer.
+        """
+        if self._denial:
+            raise BusError(
+                f"the broker at {self.place} denies {self.settings.name!r} a right that it needs "
+                f"for Experiment {self.settings.experiment!r}: {self._denial}; use the credentials "
+                "that were made for this Experiment"
+            )
         if self.client.is_closed:
             raise BusUnavailable(
                 f"the connection to the broker at {self.place} is closed"
@@ -195,7 +232,8 @@ class Connection:
 
     def _unavailable(self, doing: str, seconds: float, since: float, why: str = "") -> BusError:
         text, when = self._last_error
-        reasons = [part for part in (why, text if when >= since else "") if part]
+        latest = self._refusal or (text if when >= since else "")
+        reasons = [part for part in (why, latest) if part]
         detail = f" ({'; '.join(dict.fromkeys(reasons))})" if reasons else ""
         return BusUnavailable(
             f"{doing}: the broker at {self.place} gave no answer for {seconds:g} s{detail}; "
@@ -238,6 +276,7 @@ class Connection:
                 _raise_if_cancelled()
                 return found
             _raise_if_cancelled()
+            self.require_open()
             if missing and repair is not None:
                 await repair(started)
             elif missing and self.is_online and now() - started > MISSING_SECONDS:

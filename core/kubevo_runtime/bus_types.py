@@ -6,9 +6,10 @@ runs over both.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
-from kubevo_core.errors import BusError, ServerTooOld
+from kubevo_core.errors import BusError, ServerTooOld, UserError
 
 __all__ = [
     "MINIMUM_SERVER",
@@ -35,12 +36,22 @@ class QueueMissing(BusError):
 class BusSettings:
     """Where the broker is, which Experiment to serve, and the limits of its streams.
 
-    ``experiment`` is `names.experiment_id`; ``name`` is what the broker's monitoring shows.
+    ``experiment`` is `names.experiment_id`; ``name`` is what the broker's monitoring shows. Who we
+    are is told by a ``token`` or by a ``credentials`` file (a user's JWT and seed), or not at all. A
+    ``tls://`` address or a certificate's file forbids any connection without TLS; without ``tls_ca``
+    the system's authorities are trusted. The files are read when connecting.
+
+    Raises:
+        UserError: the ways exclude each other.
     """
 
     url: str
     experiment: str
     token: str | None = field(default=None, repr=False)
+    credentials: Path | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     name: str = "kubevo"
     max_workers: int = 512
     ack_wait_seconds: float = 20.0
@@ -53,6 +64,23 @@ class BusSettings:
     request_seconds: float = 4.0
     give_up_seconds: float = 300.0
     reconnect_wait_seconds: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.token is not None and self.credentials is not None:
+            raise UserError(
+                "the broker's credentials: expected a token or a file, got both a token and "
+                f"{self.credentials}; leave one out"
+            )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise UserError(
+                "the client certificate for the broker: expected a certificate and its key, got "
+                f"{self.tls_cert or self.tls_key} alone; name both files, or neither"
+            )
+
+    @property
+    def requires_tls(self) -> bool:
+        """Whether nothing may be said to a server that does not encrypt."""
+        return self.url.startswith("tls://") or self.tls_ca is not None or self.tls_cert is not None
 
 
 @dataclass(frozen=True)

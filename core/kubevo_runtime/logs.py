@@ -6,7 +6,7 @@ from typing import Literal
 
 import structlog
 
-__all__ = ["configure"]
+__all__ = ["adopt", "configure"]
 
 
 def configure(style: Literal["json", "console"], level: int = logging.INFO) -> None:
@@ -28,3 +28,19 @@ def configure(style: Literal["json", "console"], level: int = logging.INFO) -> N
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def adopt(name: str, level: int = logging.WARNING) -> None:
+    """Show what a library says by the standard library's logging as events of ours."""
+    logger = logging.getLogger(name)
+    logger.handlers = [_Adopted()]
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+class _Adopted(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        message = " ".join(record.getMessage().split())
+        structlog.get_logger().log(
+            record.levelno, "library", logger=record.name, message=message, exc_info=record.exc_info
+        )

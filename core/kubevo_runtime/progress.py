@@ -275,7 +275,7 @@ class ProgressTracker:
 
     def _running_seconds(self, of: _Repeat, now: float) -> float:
         is_over = of.view.stop is not None or of.since == math.inf
-        return of.ran_before if is_over else of.ran_before + now - of.since
+        return of.ran_before if is_over else max(0.0, of.ran_before + now - of.since)
 
     def _drop_old(self, second: int) -> None:
         while self._seconds and self._seconds[0][0] < second - WINDOW_SECONDS:

@@ -36,6 +36,10 @@ async def _run(settings: Settings) -> int:
         url=settings.nats_url,
         experiment=settings.experiment,
         token=settings.nats_token,
+        credentials=settings.nats_credentials,
+        tls_ca=settings.nats_tls_ca,
+        tls_cert=settings.nats_tls_cert,
+        tls_key=settings.nats_tls_key,
         name=settings.worker,
         ack_wait_seconds=settings.ack_wait_seconds,
     )

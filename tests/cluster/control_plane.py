@@ -1,0 +1,218 @@
+"""A real Kubernetes API on this machine: etcd, kube-apiserver and kube-controller-manager.
+
+All on loopback with random ports, as children that end with this process, their logs in one folder.
+No node and no kubelet: `kubelet.py` gives pods their processes.
+"""
+
+import asyncio
+import json
+import secrets
+import socket
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, Self
+
+from kubevo_runtime.processes import start_child, stop_child, tail
+
+READY_SECONDS = 60.0
+STOP_SECONDS = 5.0
+CONTROLLERS = (
+    "deployment-controller",
+    "replicaset-controller",
+    "garbage-collector-controller",
+    "namespace-controller",
+    "serviceaccount-controller",
+    "root-ca-certificate-publisher-controller",
+    "disruption-controller",
+    "resourcequota-controller",
+)
+# Who changed what of ours, to count the status patches.
+AUDIT = """\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules:
+  - level: Metadata
+    verbs: [create, update, patch, delete]
+    resources: [{group: kubevo.dev}]
+  - level: None
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+class ControlPlane:
+    """The three processes; ``async with`` starts and ends them."""
+
+    def __init__(self, binaries: Path, folder: Path) -> None:
+        self.folder = folder
+        self._binaries = binaries
+        self._tokens: dict[str, tuple[str, str]] = {}
+        self._admin = secrets.token_hex(16)
+        self._controller = secrets.token_hex(16)
+        self._children: list[asyncio.subprocess.Process] = []
+        self._etcd, self._peer, self._port = free_ports(3)
+
+    @property
+    def url(self) -> str:
+        """The API server's address."""
+        return f"https://127.0.0.1:{self._port}"
+
+    @property
+    def admin(self) -> Path:
+        """The kubeconfig of an administrator."""
+        return self.folder / "admin.json"
+
+    async def __aenter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self._write_files)
+        await self._start(
+            "etcd",
+            f"--data-dir={self.folder / 'etcd'}",
+            "--unsafe-no-fsync",
+            f"--listen-client-urls=http://127.0.0.1:{self._etcd}",
+            f"--advertise-client-urls=http://127.0.0.1:{self._etcd}",
+            f"--listen-peer-urls=http://127.0.0.1:{self._peer}",
+            f"--initial-advertise-peer-urls=http://127.0.0.1:{self._peer}",
+            f"--initial-cluster=default=http://127.0.0.1:{self._peer}",
+        )
+        self._server = await self.start_api_server()
+        await self._start(
+            "kube-controller-manager",
+            f"--kubeconfig={self.folder / 'controller.json'}",
+            f"--service-account-private-key-file={self.folder / 'sa.key'}",
+            f"--root-ca-file={self.folder / 'certs' / 'apiserver.crt'}",
+            "--leader-elect=false",
+            "--use-service-account-credentials",
+            "--secure-port=0",
+            f"--controllers={','.join(CONTROLLERS)}",
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for child in reversed(self._children):
+            await stop_child(child, STOP_SECONDS)
+
+    async def start_api_server(self) -> asyncio.subprocess.Process:
+        """Start the API server on its port and etcd, and wait until it is ready."""
+        folder = self.folder
+        self._server = await self._start(
+            "kube-apiserver",
+            f"--etcd-servers=http://127.0.0.1:{self._etcd}",
+            f"--cert-dir={folder / 'certs'}",
+            f"--secure-port={self._port}",
+            "--bind-address=127.0.0.1",
+            "--service-cluster-ip-range=10.0.0.0/24",
+            "--authorization-mode=Node,RBAC",
+            f"--token-auth-file={folder / 'tokens.csv'}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={folder / 'sa.pub'}",
+            f"--service-account-signing-key-file={folder / 'sa.key'}",
+            f"--audit-policy-file={folder / 'audit.yaml'}",
+            f"--audit-log-path={folder / 'audit.log'}",
+            "--shutdown-delay-duration=0s",
+        )
+        async with asyncio.timeout(READY_SECONDS):
+            while not await asyncio.to_thread(self._is_ready):
+                if self._server.returncode is not None:
+                    raise RuntimeError(tail(folder / "kube-apiserver.log", 20))
+                await asyncio.sleep(0.1)
+        return self._server
+
+    async def kill_api_server(self) -> None:
+        """Kill the API server without a word; etcd keeps what it had."""
+        self._server.kill()
+        await self._server.wait()
+        self._children.remove(self._server)
+
+    def kubectl(
+        self, *arguments: str | Path, stdin: str | None = None, kubeconfig: Path | None = None
+    ) -> str:
+        """Run kubectl and return what it prints.
+
+        Raises:
+            RuntimeError: it failed; the message is what it said.
+        """
+        command = [self._binaries / "kubectl", f"--kubeconfig={kubeconfig or self.admin}"]
+        done = subprocess.run(
+            [*command, *arguments], input=stdin, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"kubectl {' '.join(map(str, arguments))}: {done.stderr}")
+        return done.stdout
+
+    def service_account(self, namespace: str, name: str) -> Path:
+        """Return a kubeconfig that acts as a ServiceAccount."""
+        token = self.kubectl("create", "token", name, "-n", namespace, "--duration=2h")
+        return self._kubeconfig(f"{namespace}-{name}", token.strip())
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Return what was changed of kubevo's resources, from the audit log."""
+        log = self.folder / "audit.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    async def _start(self, program: str, *arguments: str) -> asyncio.subprocess.Process:
+        child = await start_child(
+            [self._binaries / program, *arguments], log=self.folder / f"{program}.log"
+        )
+        self._children.append(child)
+        return child
+
+    def _write_files(self) -> None:
+        folder = self.folder
+        key, public = folder / "sa.key", folder / "sa.pub"
+        for command in (
+            ["openssl", "genrsa", "-out", key, "2048"],
+            ["openssl", "rsa", "-in", key, "-pubout", "-out", public],
+        ):
+            subprocess.run(command, check=True, capture_output=True)
+        (folder / "audit.yaml").write_text(AUDIT)
+        (folder / "tokens.csv").write_text(
+            f'{self._admin},admin,admin,"system:masters"\n'
+            f"{self._controller},system:kube-controller-manager,kcm\n"
+        )
+        self._kubeconfig("admin", self._admin)
+        # Made by the API server in its cert-dir only when it starts, so clients do not verify it.
+        self._kubeconfig("controller", self._controller)
+
+    def _kubeconfig(self, name: str, token: str) -> Path:
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {"name": "t", "cluster": {"server": self.url, "insecure-skip-tls-verify": True}}
+            ],
+            "users": [{"name": name, "user": {"token": token}}],
+            "contexts": [{"name": "t", "context": {"cluster": "t", "user": name}}],
+            "current-context": "t",
+        }
+        path = self.folder / f"{name}.json"
+        path.write_text(json.dumps(document))
+        path.chmod(0o600)
+        return path
+
+    def _is_ready(self) -> bool:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        request = urllib.request.Request(
+            f"{self.url}/readyz", headers={"Authorization": f"Bearer {self._admin}"}
+        )
+        try:
+            with urllib.request.urlopen(request, context=context, timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False

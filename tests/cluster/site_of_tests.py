@@ -1,0 +1,358 @@
+"""What a test of the operator does: apply, patch, wait and look, in a namespace of its own."""
+
+import asyncio
+import json
+import signal
+import sys
+import urllib.request
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from broker_process import BrokerProcess
+from control_plane import ControlPlane, free_ports
+from kubelet import INHERITED, ProcessKubelet
+
+from kubevo_core import checkpoint, names
+from kubevo_runtime.bus import BusSettings, connect_coordinator, experiments_on
+from kubevo_runtime.processes import start_child, tail
+from kubevo_runtime.store import find_runs, open_run
+
+IMAGE = "kubevo-evaluator:test"
+ROOT = Path(__file__).parents[2]
+ACCOUNT = "kubevo-operator"
+WAIT_SECONDS = 60.0
+LOOK_SECONDS = 0.1
+DIGESTS = ("populationDigest", "resultDigest")
+Document = dict[str, Any]
+
+
+def document(name: str, generations: int = 3, **spec: Any) -> Document:
+    """Return a small CartPole search without a target."""
+    return {
+        "apiVersion": "kubevo.dev/v1alpha1",
+        "kind": "Experiment",
+        "metadata": {"name": name},
+        "spec": {
+            "seed": 1,
+            "environment": {"id": "CartPole-v1", "maxEpisodeSteps": 50},
+            "policy": {"network": "mlp", "hiddenLayers": [8], "backend": "numpy"},
+            "algorithm": {
+                "type": "GeneticAlgorithm",
+                "geneticAlgorithm": {
+                    "populationSize": 10,
+                    "parents": 4,
+                    "mutationPower": "0.05",
+                    "eliteCandidates": 3,
+                    "eliteEpisodes": 3,
+                    "testEpisodes": 3,
+                },
+            },
+            "budget": {"maxGenerations": generations},
+            **spec,
+        },
+    }
+
+
+class Operator:
+    """One operator process."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path, port: int) -> None:
+        self.process, self.log, self._port = process, log, port
+
+    async def fetch(self, path: str) -> str:
+        url = f"http://127.0.0.1:{self._port}{path}"
+
+        def get() -> str:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return str(answer.read().decode())
+
+        return await asyncio.to_thread(get)
+
+    async def metrics(self) -> str:
+        return await self.fetch("/metrics")
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.process.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+
+class Site:
+    """A namespace with everything that an operator needs."""
+
+    def __init__(
+        self,
+        control_plane: ControlPlane,
+        kubelet: ProcessKubelet,
+        broker: BrokerProcess,
+        namespace: str,
+        folder: Path,
+    ) -> None:
+        self.control_plane, self.kubelet, self.broker = control_plane, kubelet, broker
+        self.namespace, self.folder = namespace, folder
+        self.system = f"{namespace}-system"
+        self.data = folder / "data"
+        self.operators: list[Operator] = []
+        self._kubeconfig = Path()
+
+    # --- the operator --------------------------------------------------------------------------
+
+    def install(self) -> None:
+        """Make the operator's account, with exactly the rights of operator/rbac.yaml."""
+        plane, space, system = self.control_plane, self.namespace, self.system
+        cluster_role, role = yaml.safe_load_all((ROOT / "operator/rbac.yaml").read_text())
+        watching = {**cluster_role, "kind": "Role", "metadata": {"name": "kubevo-watch"}}
+        plane.kubectl("create", "namespace", system)
+        plane.kubectl("create", "serviceaccount", ACCOUNT, "-n", system)
+        for where, found in ((space, watching), (system, role)):
+            name = found["metadata"]["name"]
+            plane.kubectl("apply", "-n", where, "-f", "-", stdin=json.dumps(found))
+            plane.kubectl(
+                "create", "rolebinding", name, "-n", where,
+                f"--role={name}", f"--serviceaccount={system}:{ACCOUNT}",
+            )  # fmt: skip
+        self._kubeconfig = plane.service_account(system, ACCOUNT)
+        # One broker serves every test, so its keys are there already, as after a restore.
+        keys = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "kubevo-nats-keys"},
+            "data": self.broker.keys.secret_data(),
+        }
+        plane.kubectl("apply", "-n", system, "-f", "-", stdin=json.dumps(keys))
+
+    def watch_everywhere(self) -> None:
+        """Give the account the cluster-wide rights, for an operator that looks after all namespaces."""
+        role = next(yaml.safe_load_all((ROOT / "operator/rbac.yaml").read_text()))
+        plane, name = self.control_plane, f"kubevo-{self.namespace}"
+        role["metadata"]["name"] = name
+        plane.kubectl("apply", "-f", "-", stdin=json.dumps(role))
+        account = f"{self.system}:{ACCOUNT}"
+        plane.kubectl(
+            "create", "clusterrolebinding", name, f"--clusterrole={name}",
+            f"--serviceaccount={account}",
+        )  # fmt: skip
+
+    async def operator(self, **environment: str) -> Operator:
+        """Start an operator that looks after this namespace, and wait until it works or stands by."""
+        port = free_ports(1)[0]
+        number = len(self.operators)
+        log = self.folder / f"operator-{number}.log"
+        settings = {
+            **INHERITED,
+            "KUBECONFIG": str(self._kubeconfig),
+            "KUBEVO_NATS_URL": self.broker.url,
+            "KUBEVO_DATA": str(self.data),
+            "KUBEVO_EVALUATOR_IMAGE": IMAGE,
+            "KUBEVO_NAMESPACE": self.system,
+            "KUBEVO_NAMESPACES": self.namespace,
+            "KUBEVO_IDENTITY": f"operator-{number}",
+            "KUBEVO_HTTP_ADDRESS": "127.0.0.1",
+            "KUBEVO_HTTP_PORT": str(port),
+            "KUBEVO_LOG_FORMAT": "console",
+            "KUBEVO_ACK_WAIT_SECONDS": "3",
+            "KUBEVO_LEASE_SECONDS": "5",
+            "KUBEVO_RENEW_SECONDS": "3",
+            "KUBEVO_RETRY_SECONDS": "1",
+            "KUBEVO_STATUS_SECONDS": "1",
+            **environment,
+        }
+        child = await start_child([sys.executable, "-m", "kubevo_operator"], env=settings, log=log)
+        found = Operator(child, log, port)
+        self.operators.append(found)
+
+        async def serves() -> bool:
+            assert child.returncode is None, tail(log, 30)
+            try:
+                return "ok" in await found.fetch("/healthz")
+            except OSError:
+                return False
+
+        await self.until(serves, "the operator serves")
+        return found
+
+    async def close(self) -> None:
+        """Delete what is left of Experiments, then end the operators."""
+        plane = self.control_plane
+        try:
+            if any(o.process.returncode is None for o in self.operators):
+                await asyncio.to_thread(
+                    plane.kubectl, "delete", "evo", "--all", "-n", self.namespace, "--wait=false"
+                )
+                await self.until(self._is_empty, "the Experiments go")
+        finally:
+            for operator in self.operators:
+                if operator.process.returncode is None:
+                    await operator.kill()
+            await asyncio.to_thread(
+                plane.kubectl, "delete", "namespace", self.system, "--wait=false"
+            )
+
+    async def _is_empty(self) -> bool:
+        # A namespace that is gone has none, either.
+        return not json.loads(await self.kubectl("get", "evo", "-o", "json"))["items"]
+
+    # --- what a person does --------------------------------------------------------------------
+
+    async def kubectl(
+        self, *arguments: str, stdin: str | None = None, namespaced: bool = True
+    ) -> str:
+        where = ["-n", self.namespace] if namespaced else []
+        return await asyncio.to_thread(self.control_plane.kubectl, *arguments, *where, stdin=stdin)
+
+    async def apply(self, found: Document) -> None:
+        await self.kubectl("apply", "-f", "-", stdin=json.dumps(found))
+
+    async def patch(self, name: str, spec: Document) -> None:
+        body = json.dumps({"spec": spec})
+        await self.kubectl("patch", "evo", name, "--type=merge", "-p", body)
+
+    async def get(self, name: str) -> Document:
+        return dict(json.loads(await self.kubectl("get", "evo", name, "-o", "json")))
+
+    async def child(self, kind: str, name: str) -> Document:
+        return dict(json.loads(await self.kubectl("get", kind, name, "-o", "json")))
+
+    async def keys(self) -> Document:
+        """Return what the Secret with the broker's keys holds."""
+        found = await self.kubectl(
+            "get", "secret", "kubevo-nats-keys", "-n", self.system, "-o", "json", namespaced=False
+        )
+        return dict(json.loads(found)["data"])
+
+    async def uid(self, kind: str, name: str) -> str | None:
+        try:
+            return str((await self.child(kind, name))["metadata"]["uid"])
+        except RuntimeError:
+            return None
+
+    async def events(self, name: str) -> list[Document]:
+        found = json.loads(await self.kubectl("get", "events", "-o", "json"))["items"]
+        return [item for item in found if item["involvedObject"]["name"] == name]
+
+    # --- waiting -------------------------------------------------------------------------------
+
+    async def until(
+        self,
+        condition: Callable[[], bool | Awaitable[bool]],
+        what: str,
+        seconds: float = WAIT_SECONDS,
+    ) -> None:
+        """Wait until something is so; the failure shows what the operators said."""
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    found = condition()
+                    if found if isinstance(found, bool) else await found:
+                        return
+                    await asyncio.sleep(LOOK_SECONDS)
+        except TimeoutError:
+            said = "\n".join(tail(operator.log, 25) for operator in self.operators)
+            raise AssertionError(f"not within {seconds:g} s: {what}\n{said}") from None
+
+    async def until_status(
+        self, name: str, condition: Callable[[Document], bool], seconds: float = WAIT_SECONDS
+    ) -> Document:
+        seen: Document = {}
+
+        async def holds() -> bool:
+            seen.clear()
+            seen.update((await self.get(name)).get("status") or {})
+            return bool(seen) and condition(seen)
+
+        try:
+            await self.until(holds, "", seconds)
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}\n{json.dumps(seen, indent=1)}") from None
+        return seen
+
+    @staticmethod
+    def condition(status: Document, kind: str) -> Document:
+        return next((c for c in status.get("conditions", []) if c["type"] == kind), {})
+
+    async def wait(
+        self,
+        name: str,
+        kind: str,
+        status: str = "True",
+        reason: str | None = None,
+        seconds: float = WAIT_SECONDS,
+    ) -> Document:
+        def holds(found: Document) -> bool:
+            condition = self.condition(found, kind)
+            return condition.get("status") == status and reason in (None, condition["reason"])
+
+        return await self.until_status(name, holds, seconds)
+
+    async def generation(self, name: str, number: int) -> None:
+        """Wait until a generation is finished."""
+        await self.until_status(
+            name, lambda s: s.get("progress", {}).get("generation", -1) >= number
+        )
+
+    async def gone(self, name: str, seconds: float = WAIT_SECONDS) -> None:
+        async def is_gone() -> bool:
+            return await self.uid("evo", name) is None
+
+        await self.until(is_gone, f"{name} is gone", seconds)
+
+    async def changed(self, look: Callable[[], Awaitable[str | None]], old: str | None) -> None:
+        async def has() -> bool:
+            return await look() not in (None, old)
+
+        await self.until(has, "it comes back")
+
+    async def childless(self, name: str) -> None:
+        async def is_childless() -> bool:
+            kinds = "deployment,secret,pdb,networkpolicy"
+            found = json.loads(
+                await self.kubectl(
+                    "get", kinds, "-l", f"kubevo.dev/experiment={name}", "-o", "json"
+                )
+            )
+            return not found["items"]
+
+        await self.until(is_childless, "the children are gone")
+
+    # --- what is there -------------------------------------------------------------------------
+
+    async def same(self, name: str, expected: Document) -> None:
+        status = (await self.get(name))["status"]
+        assert [status[d] for d in DIGESTS] == [expected[d] for d in DIGESTS]
+
+    def evaluators(self, name: str) -> list[int]:
+        return self.kubelet.pids(self.namespace, name)
+
+    def directories(self, name: str) -> list[Path]:
+        return [path for path in find_runs(self.data) if open_run(path).name == name]
+
+    def genomes(self, name: str, generation: int) -> list[str]:
+        """Return the digests of a kept generation's population."""
+        payload = open_run(self.directories(name)[0]).repeat(0).load(generation)
+        population = checkpoint.decode(payload).finished.population
+        return [individual.genome.digest for individual in population]
+
+    def _bus_settings(self, experiment: str) -> BusSettings:
+        return BusSettings(
+            url=self.broker.url, experiment=experiment, credentials=self.broker.credentials
+        )
+
+    async def streams(self, name: str) -> list[str]:
+        """Return the ids with streams on the broker of Experiments with this name."""
+        found = await experiments_on(self._bus_settings("any-00000000"))
+        return [identifier for identifier in found if identifier.startswith(f"{name}-")]
+
+    async def held(self, name: str) -> int:
+        """Return how many tasks evaluators hold now."""
+        metadata = (await self.get(name))["metadata"]
+        identifier = names.experiment_id(name, metadata["uid"])
+        async with connect_coordinator(self._bus_settings(identifier)) as bus:
+            return (await bus.backlog()).held
+
+    async def is_finished(self, name: str) -> bool:
+        status = (await self.get(name)).get("status") or {}
+        return self.condition(status, "Succeeded").get("status") == "True"

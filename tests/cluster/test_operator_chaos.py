@@ -1,0 +1,109 @@
+"""Whatever dies: operators, evaluators, the broker, the API server; the bytes stay the same.
+
+Another schedule: KUBEVO_CHAOS_SEED=7 pytest tests/cluster/test_operator_chaos.py
+"""
+
+import asyncio
+import os
+import random
+import signal
+
+from site_of_tests import Site, document
+
+SEED = int(os.environ.get("KUBEVO_CHAOS_SEED", "1"))
+GENERATIONS = 60
+# Long enough that a fault mostly hits a task that somebody holds.
+SLOW = {"environment": {"id": "CartPole-v1", "maxEpisodeSteps": 500}}
+
+
+async def test_kills_of_everything_change_no_byte(site: Site, local):
+    spec = document("cart", generations=GENERATIONS, **SLOW)
+    expected = local(spec)
+    schedule = random.Random(SEED)
+    await site.operator()
+    await site.apply(spec)
+    await site.generation("cart", 1)
+    faults = ["operator", "broker", "evaluators", "api"] * 2 + ["operator", "evaluators"]
+    schedule.shuffle(faults)
+    hit = 0
+
+    async def is_held() -> bool:
+        return await site.is_finished("cart") or await site.held("cart") > 0
+
+    for fault in faults:
+        await asyncio.sleep(schedule.uniform(0.1, 0.5))
+        await site.until(is_held, "somebody holds work")
+        if await site.is_finished("cart"):
+            break
+        hit += 1
+        await _inflict(site, fault, schedule)
+    assert hit == len(faults), f"it ended before {len(faults)} faults hit held work: {hit}"
+    await site.wait("cart", "Succeeded", seconds=180)
+    await site.same("cart", expected)
+
+
+async def _inflict(site: Site, fault: str, schedule: random.Random) -> None:
+    if fault == "operator":
+        await site.operators[-1].kill()
+        await site.operator()
+    elif fault == "broker":
+        await site.broker.kill()
+        await asyncio.sleep(schedule.uniform(0, 0.5))
+        await site.broker.start()
+    elif fault == "evaluators":
+        for pid in site.evaluators("cart"):
+            os.kill(pid, signal.SIGKILL)
+    else:
+        await site.control_plane.kill_api_server()
+        await site.control_plane.start_api_server()
+
+
+async def test_a_leader_that_was_frozen_is_refused_and_ends(site: Site, local):
+    spec = document("cart", generations=GENERATIONS, **SLOW)
+    old = await site.operator()
+    await site.apply(spec)
+    await site.generation("cart", 1)
+    new = await site.operator()
+    assert 'experiment="cart"' not in await new.metrics(), "the second one stands by"
+    before = (await site.get("cart"))["status"]["takeover"]
+    old.send(signal.SIGSTOP)
+    await site.until_status("cart", lambda s: s["takeover"] > before)
+    reached = (await site.get("cart"))["status"]["progress"]["generation"]
+    await site.generation("cart", reached + 1)
+    old.send(signal.SIGCONT)
+    async with asyncio.timeout(20):
+        assert await old.process.wait() == 1
+    assert "must_end" in old.log.read_text()
+    await site.wait("cart", "Succeeded", seconds=120)
+    await site.same("cart", local(spec))
+
+
+async def test_a_clean_exit_is_quick_and_hands_over_at_once(site: Site, local):
+    spec = document("cart", generations=GENERATIONS, **SLOW)
+    old = await site.operator(KUBEVO_LEASE_SECONDS="60", KUBEVO_RENEW_SECONDS="40")
+    await site.apply(spec)
+    await site.generation("cart", 1)
+    await site.operator(KUBEVO_LEASE_SECONDS="60", KUBEVO_RENEW_SECONDS="40")
+    before = (await site.get("cart"))["status"]["takeover"]
+    old.send(signal.SIGTERM)
+    async with asyncio.timeout(10):
+        assert await old.process.wait() == 0
+    await site.until_status("cart", lambda s: s["takeover"] > before, seconds=15)
+    await site.wait("cart", "Succeeded", seconds=120)
+    await site.same("cart", local(spec))
+
+
+async def test_the_keys_are_made_once_and_serve_after_restarts(site: Site, local):
+    first = await site.operator()
+    keys = await site.keys()
+    await site.apply(document("cart", generations=30))
+    await site.generation("cart", 0)
+    credentials = (await site.child("secret", "cart-nats"))["data"]
+    await first.kill()
+    await site.broker.kill()
+    await site.broker.start()
+    await site.operator()
+    await site.wait("cart", "Succeeded")
+    assert await site.keys() == keys
+    assert (await site.child("secret", "cart-nats"))["data"] == credentials
+    await site.same("cart", local(document("cart", generations=30)))

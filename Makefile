@@ -58,6 +58,10 @@ test-torch: $(TORCH)/.torch ## The torch backend's tests (installs some gigabyte
 bench: $(TORCH)/.torch ## Speed ratios beside their goals; OUT=file.json writes them too
 	$(TORCH)/bin/python benchmarks/bench.py $(if $(OUT),--out $(OUT))
 
+.PHONY: bench-operator
+bench-operator: cluster-binaries ## 100 Experiments under one operator: CPU, memory, patches, resume time
+	$(BIN)/python benchmarks/bench_operator.py $(ARGS)
+
 .PHONY: results
 results: $(VENV)/.run ## Run the searches behind docs/results.md again (about an hour)
 	$(BIN)/python benchmarks/results.py $(ARGS)

@@ -54,7 +54,8 @@ __all__ = [
     "worker_rights",
 ]
 
-_ID = re.compile(r"[A-Za-z0-9_-]+-[0-9a-f]{8}")
+# As `names.experiment_id` makes them, with eight digits of the uid or more.
+_ID = re.compile(r"[A-Za-z0-9_-]+-[0-9a-f]{8,32}")
 
 
 @asynccontextmanager

@@ -85,7 +85,7 @@ class Connection:
         self._refusal = ""
         self._denial = ""
         self._last_error = ("", 0.0)
-        self._closing = False
+        self._started = self._opened = self._closing = False
         self._wakers: set[asyncio.Event] = set()
         self._jitter = SystemRandom()
 
@@ -124,6 +124,7 @@ class Connection:
             await asyncio.gather(opening, refused, return_exceptions=True)
         version = self.client.connected_server_version
         require_version(f"{version.major}.{version.minor}.{version.patch}", self.place)
+        self._opened = True
 
     async def _connect(self) -> None:
         settings = self.settings
@@ -131,6 +132,7 @@ class Connection:
         credentials = CredentialsFile(settings.credentials) if settings.credentials else None
         if credentials is not None:
             credentials.load()
+        self._started = True
         try:
             await self.client.connect(
                 settings.url,
@@ -160,6 +162,8 @@ class Connection:
 
     async def close(self) -> None:
         """Close within two seconds; messages that were not flushed by then are repeated anyway."""
+        if not self._started:
+            return
         if self.client.is_connected:
             with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
                 await self.client.flush(1)
@@ -173,10 +177,10 @@ class Connection:
         self._last_error = (text, now())
         if is_denial(exc):
             self._denial = text
-            log.warning("broker_denies", server=self.place, error=text)
             self._wake()
         elif found := refusal(exc, self.settings):
-            if self._refusal != found:  # said once, though a reconnect meets it again and again
+            # While opening, the error says it; later once, though each reconnect meets it again.
+            if self._opened and self._refusal != found:
                 log.warning("broker_refuses", server=self.place, reason=found)
             self._refusal = found
             self._refused.set()

@@ -6,12 +6,14 @@ what the server says against it; and from sending secrets in the clear where TLS
 """
 
 import base64
+import re
 import ssl
 from pathlib import Path
 
 import nats.errors
 import structlog
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
+from nats.aio.transport import TcpTransport
 
 from kubevo_core.errors import BusError
 from kubevo_runtime.bus_types import BusSettings
@@ -128,6 +130,12 @@ class BrokerClient(Client):
         super().__init__()
         self._requires_tls = requires_tls
 
+    async def _connect_to_server(self, s: Srv) -> None:
+        # nats-py forgets the socket of an attempt that was refused; it would stay open.
+        if isinstance(self._transport, TcpTransport):
+            self._transport.close()  # type: ignore[no-untyped-call]
+        await super()._connect_to_server(s)
+
     def _connect_command(self) -> bytes:
         # nats-py takes tls:// for a hint, and encrypts only when the server demands it.
         if self._requires_tls and not self._server_info.get("tls_required"):
@@ -161,8 +169,11 @@ def refusal(exc: Exception, settings: BusSettings) -> str | None:
             f"its certificate is not trusted: {exc.verify_message or exc}; checked with "
             f"{authority}: check the authority's file and the name in the address"
         )
-    if isinstance(exc, ssl.SSLError) and "alert" in text and "certificate" in text:
-        return f"it refused our certificate ({settings.tls_cert or 'none'}): {exc}; check it"
+    if isinstance(exc, ssl.SSLError) and re.search(r"alert.*(certificate|unknown.ca)", text):
+        return (
+            f"it refused our certificate ({settings.tls_cert or 'none was given'}): {exc}; give one "
+            "that the broker's own authority has signed"
+        )
     if "timeout" in text or not ("authorization" in text or "authentication" in text):
         return None
     shown = f"it refused the credentials: {exc}"

@@ -32,7 +32,7 @@ FAILURE_TEXT_BYTES = 600
 # A worker's name is its pod's and a number; a network's is its family, its ends and its layers.
 WORKER_CHARACTERS = 260
 NETWORK_CHARACTERS = 120
-LONGEST_ID = "x" * 61
+LONGEST_ID = "x" * 85
 LONGEST_KEY = Key(31, 10_000_000, Purpose.VALIDATION, 100_000, "f" * 64, 10_000)
 LONGEST_NUMBER = -1.7976931348623157e308
 

@@ -19,10 +19,14 @@ from kubevo_runtime.processes import start_child, stop_child, tail
 
 
 class BrokerProcess:
-    """A server in operator mode on a fixed port and store, with keys of its own."""
+    """A server in operator mode on a fixed port and store, with keys of its own.
+
+    ``authority`` replaces what it includes of those keys: an operator's own configuration.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.keys = BrokerKeys.make(secrets.token_bytes, int(time.time()))
+        self.authority = broker_config(self.keys)
         self._folder = folder
         self._port = free_ports(1)[0]
         self._process: asyncio.subprocess.Process | None = None
@@ -41,7 +45,7 @@ class BrokerProcess:
 
     async def __aenter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / "auth.conf").write_text(broker_config(self.keys))
+        (self._folder / "auth.conf").write_text(self.authority)
         (self._folder / "nats-server.conf").write_text(
             f'listen: "127.0.0.1:{self._port}"\n'
             f"jetstream {{ store_dir: {json.dumps(str(self._folder / 'store'))}, "

@@ -39,8 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 async def control_plane(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ControlPlane]:
     folder = tmp_path_factory.mktemp("control-plane")
     async with ControlPlane(await asyncio.to_thread(binaries), folder) as plane:
-        plane.kubectl("apply", "-f", CRD)
-        plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", CRD)
+        plane.define(CRD)
         yield plane
 
 

@@ -10,6 +10,7 @@ import secrets
 import socket
 import ssl
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -35,9 +36,9 @@ apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived, ResponseStarted]
 rules:
-  - level: Metadata
-    verbs: [create, update, patch, delete]
-    resources: [{group: kubevo.dev}]
+  - level: Request
+    verbs: [patch]
+    resources: [{group: kubevo.dev, resources: [experiments/status]}]
   - level: None
 """
 
@@ -154,13 +155,27 @@ class ControlPlane:
             raise RuntimeError(f"kubectl {' '.join(map(str, arguments))}: {done.stderr}")
         return done.stdout
 
+    def define(self, file: Path) -> None:
+        """Apply a CustomResourceDefinition and wait until it is served."""
+        self.kubectl("apply", "-f", file)
+        for left in range(100, -1, -1):
+            try:
+                # Until the object has a status, this fails at once instead of waiting.
+                self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", file)
+            except RuntimeError:
+                if not left:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
     def service_account(self, namespace: str, name: str) -> Path:
         """Return a kubeconfig that acts as a ServiceAccount."""
         token = self.kubectl("create", "token", name, "-n", namespace, "--duration=2h")
         return self._kubeconfig(f"{namespace}-{name}", token.strip())
 
     def audit(self) -> list[dict[str, Any]]:
-        """Return what was changed of kubevo's resources, from the audit log."""
+        """Return the patches of Experiments' status with their bodies, from the audit log."""
         log = self.folder / "audit.log"
         lines = log.read_text().splitlines() if log.exists() else []
         return [json.loads(line) for line in lines if line.endswith("}")]

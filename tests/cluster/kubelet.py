@@ -55,6 +55,7 @@ class ProcessKubelet:
         images: Mapping[str, Sequence[str]],
         environment: Mapping[str, str],
         most_pods: int = 1000,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         document = json.loads(kubeconfig.read_text())
         self._url = document["clusters"][0]["cluster"]["server"]
@@ -64,6 +65,7 @@ class ProcessKubelet:
         self._environment = environment
         self._pods: dict[str, _Pod] = {}
         self.most_pods = most_pods
+        self._look_seconds = look_seconds
 
     async def __aenter__(self) -> Self:
         context = ssl.create_default_context()
@@ -79,6 +81,10 @@ class ProcessKubelet:
     async def __aexit__(self, *_: object) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        stopping = [pod.stopping for pod in self._pods.values() if pod.stopping is not None]
+        for task in stopping:
+            task.cancel()
+        await asyncio.gather(*stopping, return_exceptions=True)
         await asyncio.gather(*(pod.kill() for pod in self._pods.values()))
         await self._session.close()
 
@@ -106,7 +112,7 @@ class ProcessKubelet:
         while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
                 await self._look()
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self._look_seconds)
 
     async def _look(self) -> None:
         found = (await self.request("GET", "/api/v1/pods"))["items"]

@@ -6,8 +6,9 @@ import signal
 import sys
 import urllib.request
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from broker_process import BrokerProcess
@@ -53,6 +54,18 @@ def document(name: str, generations: int = 3, **spec: Any) -> Document:
             **spec,
         },
     }
+
+
+class Patch(NamedTuple):
+    """One status patch, as the API server's audit log has it; ``at`` in seconds since 1970."""
+
+    at: float
+    status: Document
+
+    @property
+    def conditions(self) -> list[tuple[str, str, str]]:
+        found = self.status.get("conditions") or []
+        return [(item["type"], item["status"], item["reason"]) for item in found]
 
 
 class Operator:
@@ -224,6 +237,30 @@ class Site:
         )
         return dict(json.loads(found)["data"])
 
+    async def forget_keys(self) -> None:
+        """Remove the keys, so that the operator makes its own."""
+        await self.kubectl(
+            "delete", "secret", "kubevo-nats-keys", "-n", self.system, namespaced=False
+        )
+
+    async def broker_config(self) -> str:
+        """Return what the operator wants the broker to include, as soon as it is there."""
+        name = "kubevo-nats-config"
+        found: list[str] = []
+
+        async def is_there() -> bool:
+            try:
+                text = await self.kubectl(
+                    "get", "configmap", name, "-n", self.system, "-o", "json", namespaced=False
+                )
+            except RuntimeError:
+                return False
+            found.append(json.loads(text)["data"]["auth.conf"])
+            return True
+
+        await self.until(is_there, f"ConfigMap {name}")
+        return found[-1]
+
     async def uid(self, kind: str, name: str) -> str | None:
         try:
             return str((await self.child(kind, name))["metadata"]["uid"])
@@ -233,6 +270,15 @@ class Site:
     async def events(self, name: str) -> list[Document]:
         found = json.loads(await self.kubectl("get", "events", "-o", "json"))["items"]
         return [item for item in found if item["involvedObject"]["name"] == name]
+
+    async def restarts(self) -> int:
+        """Return how often containers were restarted in this namespace."""
+        pods = json.loads(await self.kubectl("get", "pods", "-o", "json"))["items"]
+        return sum(
+            container["restartCount"]
+            for pod in pods
+            for container in pod["status"].get("containerStatuses") or ()
+        )
 
     # --- waiting -------------------------------------------------------------------------------
 
@@ -326,6 +372,18 @@ class Site:
 
     def evaluators(self, name: str) -> list[int]:
         return self.kubelet.pids(self.namespace, name)
+
+    def patches(self, uid: str | None = None) -> list[Patch]:
+        """Return the status patches that were accepted, of one Experiment or of all."""
+        return [
+            Patch(
+                datetime.fromisoformat(line["requestReceivedTimestamp"]).timestamp(),
+                line["requestObject"]["status"],
+            )
+            for line in self.control_plane.audit()
+            if line["responseStatus"]["code"] < 300
+            and uid in (None, line["requestObject"]["metadata"]["uid"])
+        ]
 
     def directories(self, name: str) -> list[Path]:
         return [path for path in find_runs(self.data) if open_run(path).name == name]

@@ -98,16 +98,21 @@ async def test_a_deletion_does_not_wait_for_a_broker_that_is_gone(site: Site):
     await site.gone("cart", 30)
 
 
-async def test_an_environment_that_does_not_exist_is_a_condition_with_a_cure(site: Site):
+@pytest.mark.parametrize("game", ["NoSuchGame-v0", "ALE/NoSuchGame-v5"])
+async def test_a_game_that_does_not_exist_is_a_condition_with_a_cure(site: Site, game):
     await site.operator()
     bad, good = document("bad"), document("good")
-    bad["spec"]["environment"] = {"id": "NoSuchGame-v0"}
+    bad["spec"]["environment"] = {"id": game}
+    if game.startswith("ALE/"):
+        bad["spec"]["policy"] = {"network": "dqn"}
     await site.apply(bad)
     await site.apply(good)
     await site.wait("good", "Succeeded")
     await site.wait("bad", "Ready", status="False", reason="EnvironmentRefused")
     message = site.condition((await site.get("bad"))["status"], "Ready")["message"]
-    assert "NoSuchGame-v0" in message
+    assert "NoSuchGame" in message
+    restarts = await site.restarts()
+    assert restarts == 0, "no crash loop"
 
 
 async def test_an_image_that_cannot_be_pulled_is_named(site: Site):

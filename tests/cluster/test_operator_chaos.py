@@ -8,6 +8,7 @@ import os
 import random
 import signal
 
+from broker_process import BrokerProcess
 from site_of_tests import Site, document
 
 SEED = int(os.environ.get("KUBEVO_CHAOS_SEED", "1"))
@@ -93,17 +94,24 @@ async def test_a_clean_exit_is_quick_and_hands_over_at_once(site: Site, local):
     await site.same("cart", local(spec))
 
 
-async def test_the_keys_are_made_once_and_serve_after_restarts(site: Site, local):
-    first = await site.operator()
+async def test_the_keys_are_made_once_and_serve_after_restarts(site: Site, local, tmp_path):
+    spec = document("cart", generations=30)
+    broker = BrokerProcess(tmp_path / "broker")
+    await site.forget_keys()
+    first = await site.operator(KUBEVO_NATS_URL=broker.url)
+    await site.apply(spec)
+    broker.authority = await site.broker_config()  # as the broker's pod mounts it
     keys = await site.keys()
-    await site.apply(document("cart", generations=30))
-    await site.generation("cart", 0)
-    credentials = (await site.child("secret", "cart-nats"))["data"]
-    await first.kill()
-    await site.broker.kill()
-    await site.broker.start()
-    await site.operator()
-    await site.wait("cart", "Succeeded")
-    assert await site.keys() == keys
-    assert (await site.child("secret", "cart-nats"))["data"] == credentials
-    await site.same("cart", local(document("cart", generations=30)))
+    async with broker:
+        await site.generation("cart", 0)
+        credentials = (await site.child("secret", "cart-nats"))["data"]
+        await first.kill()
+        await broker.kill()
+        await broker.start()
+        await site.operator(KUBEVO_NATS_URL=broker.url)
+        await site.wait("cart", "Succeeded")
+        assert await site.keys() == keys
+        assert await site.broker_config() == broker.authority
+        assert (await site.child("secret", "cart-nats"))["data"] == credentials
+        await site.same("cart", local(spec))
+        await site.kubectl("delete", "evo", "cart", "--timeout=30s")

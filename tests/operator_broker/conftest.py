@@ -101,7 +101,8 @@ class User:
 
     async def _said(self, what: str) -> str:
         """Return what the server has said about ``what`` by the time it answers a ping."""
-        await self.client.flush()
+        for _ in range(2):  # the first ping may overtake what was sent before it
+            await self.client.flush()
         said, self.denied = " ".join(self.denied), []
         assert not said or "permissions violation" in said.lower(), f"{what}: {said}"
         return said

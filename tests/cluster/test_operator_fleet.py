@@ -1,0 +1,116 @@
+"""The fleet: who rules its size, why it does not start, and how seldom the status is written."""
+
+import asyncio
+import itertools
+import json
+
+import pytest
+from site_of_tests import Site, document
+
+SCALED_OBJECTS = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "scaledobjects.keda.sh"},
+    "spec": {
+        "group": "keda.sh",
+        "names": {"kind": "ScaledObject", "plural": "scaledobjects", "singular": "scaledobject"},
+        "scope": "Namespaced",
+        "versions": [
+            {
+                "name": "v1alpha1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "x-kubernetes-preserve-unknown-fields": True,
+                    }
+                },
+            }
+        ],
+    },
+}
+
+
+async def replicas(site: Site) -> int:
+    return int((await site.child("deployment", "cart-evaluator"))["spec"]["replicas"])
+
+
+async def test_pods_that_an_autoscaler_rules_are_not_fought_over(site: Site):
+    await site.operator(KUBEVO_RESYNC_SECONDS="1")
+    await site.apply(document("cart", generations=2000, scaling={"mode": "HPA", "max": 4}))
+    await site.generation("cart", 1)
+    found = await site.child("hpa", "cart-evaluator")
+    assert (found["spec"]["minReplicas"], found["spec"]["maxReplicas"]) == (1, 4)
+    await site.kubectl("scale", "deployment/cart-evaluator", "--replicas=3")
+    await site.until(lambda: len(site.evaluators("cart")) == 3, "three evaluators")
+    await asyncio.sleep(3)  # three resyncs
+    assert await replicas(site) == 3
+    await site.patch("cart", {"suspend": True})
+    await site.until(lambda: not site.evaluators("cart"), "suspended: none, whoever rules")
+    await site.patch("cart", {"suspend": False, "scaling": {"mode": "Operator"}})
+    await site.until(lambda: bool(site.evaluators("cart")), "the operator rules again")
+
+    async def is_unruled() -> bool:
+        return await site.uid("hpa", "cart-evaluator") is None
+
+    await site.until(is_unruled, "the autoscaler is gone")
+
+
+async def test_keda_that_is_not_there_is_said_and_one_that_comes_is_used(site: Site):
+    await site.operator(KUBEVO_RESYNC_SECONDS="1", KUBEVO_NATS_MONITORING="nats:8222")
+    await site.apply(document("cart", generations=2000, scaling={"mode": "KEDA"}))
+    await site.wait("cart", "Degraded", reason="KEDAMissing")
+    await site.generation("cart", 1)  # and goes on with the Deployment's one pod
+    plane = site.control_plane
+    plane.kubectl("apply", "-f", "-", stdin=json.dumps(SCALED_OBJECTS))
+    try:
+        await site.wait("cart", "Degraded", status="False")
+        found = (await site.child("scaledobject.keda.sh", "cart-evaluator"))["spec"]
+        assert found["scaleTargetRef"]["name"] == "cart-evaluator"
+        trigger = found["triggers"][0]
+        assert trigger["type"] == "nats-jetstream"
+        assert trigger["metadata"]["stream"].startswith("T_cart-")
+        assert trigger["metadata"]["account"] == site.broker.keys.account
+    finally:
+        await site.kubectl("delete", "evo", "cart", "--timeout=30s")
+        plane.kubectl("delete", "crd", "scaledobjects.keda.sh", "--wait=false")
+
+
+async def test_a_full_cluster_is_the_reason_and_room_is_the_cure(site: Site):
+    await site.operator()
+    site.kubelet.most_pods, before = 0, site.kubelet.most_pods
+    try:
+        await site.apply(document("cart"))
+        await site.wait("cart", "EvaluatorsReady", status="False", reason="Unschedulable")
+        message = site.condition((await site.get("cart"))["status"], "EvaluatorsReady")["message"]
+        assert "Insufficient cpu" in message
+        running = site.condition((await site.get("cart"))["status"], "Running")
+        assert (running["status"], running["reason"]) == ("False", "Unschedulable")
+    finally:
+        site.kubelet.most_pods = before
+    await site.wait("cart", "Succeeded")
+
+
+async def test_a_quota_is_the_reason(site: Site):
+    await site.operator()
+    await site.kubectl("create", "quota", "none", "--hard=pods=0")
+    await site.apply(document("cart"))
+    await site.wait("cart", "EvaluatorsReady", status="False", reason="QuotaExceeded")
+    await site.kubectl("delete", "quota", "none")
+    await site.wait("cart", "Succeeded", seconds=120)
+
+
+@pytest.mark.parametrize("seconds", [2])
+async def test_a_status_is_written_seldom(site: Site, seconds):
+    await site.operator(KUBEVO_STATUS_SECONDS=str(seconds))
+    await site.apply(document("cart", generations=150))
+    await site.wait("cart", "Succeeded", seconds=120)
+    uid = (await site.get("cart"))["metadata"]["uid"]
+    written = site.patches(uid)
+    assert len(written) >= 3
+    changes = sum(a.conditions != b.conditions for a, b in itertools.pairwise(written))
+    rule = (written[-1].at - written[0].at) / seconds + changes + 1
+    assert len(written) <= rule + 1, (len(written), changes)
+    largest = max(len(json.dumps(patch.status)) for patch in written)
+    assert largest < 16 * 1024

@@ -86,6 +86,7 @@ class Connection:
         self._denial = ""
         self._last_error = ("", 0.0)
         self._started = self._opened = self._closing = False
+        self._closer: asyncio.Task[object] | None = None
         self._wakers: set[asyncio.Event] = set()
         self._jitter = SystemRandom()
 
@@ -167,7 +168,7 @@ class Connection:
         if self.client.is_connected:
             with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
                 await self.client.flush(1)
-        self._closing = True
+        self._closing, self._closer = True, asyncio.current_task()
         with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
             async with asyncio.timeout(1):
                 await self.client.close()
@@ -185,7 +186,7 @@ class Connection:
             self._refusal = found
             self._refused.set()
         log.debug("broker_error", server=self.place, error=text)
-        if self._closing:
+        if self._closing and asyncio.current_task() is not self._closer:
             # The client calls this between two attempts to connect. Before Python 3.12 wait_for
             # can swallow a cancellation in the attempt; without this it would go on for ever.
             raise asyncio.CancelledError

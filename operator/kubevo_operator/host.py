@@ -12,7 +12,6 @@ from collections.abc import Awaitable
 from typing import Any
 
 import structlog
-from kubevo_runtime.limits import stream_limits
 
 from kubevo_core import names
 from kubevo_core import spec as specs
@@ -29,6 +28,7 @@ from kubevo_operator.services import Services, Watched
 from kubevo_runtime.bus import BusSettings, connect_coordinator
 from kubevo_runtime.events import Event
 from kubevo_runtime.experiment import Outcomes, run_experiment
+from kubevo_runtime.limits import stream_limits
 from kubevo_runtime.progress import ProgressTracker
 from kubevo_runtime.store import Run
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubevo_runtime.limits import StreamLimits
-
 from kubevo_operator.cluster import Cluster
 from kubevo_operator.defaults import Defaults
 from kubevo_operator.health import Health
@@ -16,6 +14,7 @@ from kubevo_operator.nats_accounts import BrokerKeys
 from kubevo_operator.settings import OperatorSettings
 from kubevo_runtime.bus import BusSettings
 from kubevo_runtime.exposition import Metrics
+from kubevo_runtime.limits import StreamLimits
 
 __all__ = ["Services", "Watched"]
 

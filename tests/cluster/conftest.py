@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from binaries import binaries
 from broker_process import BrokerProcess
-from control_plane import ControlPlane
+from control_plane import ControlPlane, GivenCluster
 from kubelet import INHERITED, ProcessKubelet
 from site_of_tests import IMAGE, Site
 
@@ -36,9 +36,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def control_plane(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ControlPlane]:
+async def control_plane(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GivenCluster]:
     folder = tmp_path_factory.mktemp("control-plane")
-    async with ControlPlane(await asyncio.to_thread(binaries), folder) as plane:
+    given = os.environ.get("KUBEVO_TEST_KUBECONFIG")
+    cluster = (
+        GivenCluster(Path(given), folder)
+        if given
+        else ControlPlane(await asyncio.to_thread(binaries), folder)
+    )
+    async with cluster as plane:
         plane.define(CRD)
         yield plane
 
@@ -51,7 +57,7 @@ async def broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Brok
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def kubelet(
-    control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+    control_plane: GivenCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ProcessKubelet]:
     images = {IMAGE: [sys.executable, "-m", "kubevo_evaluator"]}
     folder = tmp_path_factory.mktemp("pods")
@@ -60,7 +66,7 @@ async def kubelet(
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def namespace(control_plane: ControlPlane) -> AsyncIterator[str]:
+async def namespace(control_plane: GivenCluster) -> AsyncIterator[str]:
     name = f"test-{os.urandom(4).hex()}"
     control_plane.kubectl("create", "namespace", name)
     yield name
@@ -70,7 +76,7 @@ async def namespace(control_plane: ControlPlane) -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def site(
-    control_plane: ControlPlane,
+    control_plane: GivenCluster,
     kubelet: ProcessKubelet,
     broker: BrokerProcess,
     namespace: str,

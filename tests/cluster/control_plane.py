@@ -16,6 +16,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 from kubevo_runtime.processes import start_child, stop_child, tail
 
 READY_SECONDS = 60.0
@@ -55,11 +57,85 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
-class ControlPlane:
+class GivenCluster:
+    """A cluster that is there already: KUBEVO_TEST_KUBECONFIG names its administrator's kubeconfig.
+
+    It must have no nodes that would run the evaluators' pods: `kubelet.py` does.
+    """
+
+    def __init__(self, kubeconfig: Path, folder: Path) -> None:
+        self.admin, self.folder = kubeconfig, folder
+        self._kubectl: Path | str = "kubectl"
+
+    async def __aenter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def start_api_server(self) -> None:
+        """Start the API server again, after `kill_api_server`."""
+        pytest.skip("the API server of KUBEVO_TEST_KUBECONFIG is not ours to kill")
+
+    kill_api_server = start_api_server
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Return the patches of Experiments' status with their bodies, from the audit log."""
+        pytest.skip("the audit log of KUBEVO_TEST_KUBECONFIG is not ours to read")
+
+    def kubectl(
+        self, *arguments: str | Path, stdin: str | None = None, kubeconfig: Path | None = None
+    ) -> str:
+        """Run kubectl and return what it prints.
+
+        Raises:
+            RuntimeError: it failed; the message is what it said.
+        """
+        command = [self._kubectl, f"--kubeconfig={kubeconfig or self.admin}"]
+        done = subprocess.run(
+            [*command, *arguments], input=stdin, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"kubectl {' '.join(map(str, arguments))}: {done.stderr}")
+        return done.stdout
+
+    def define(self, file: Path) -> None:
+        """Apply a CustomResourceDefinition and wait until it is served."""
+        self.kubectl("apply", "-f", file)
+        for left in range(100, -1, -1):
+            try:
+                # Until the object has a status, this fails at once instead of waiting.
+                self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", file)
+            except RuntimeError:
+                if not left:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    def service_account(self, namespace: str, name: str) -> Path:
+        """Return a kubeconfig that acts as a ServiceAccount."""
+        token = self.kubectl("create", "token", name, "-n", namespace, "--duration=2h")
+        return self._kubeconfig(f"{namespace}-{name}", token.strip())
+
+    def _kubeconfig(self, name: str, token: str) -> Path:
+        """Write a kubeconfig with a token for the cluster of the administrator's."""
+        document = json.loads(self.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+        document["users"] = [{"name": name, "user": {"token": token}}]
+        document["contexts"][0]["context"]["user"] = name
+        path = self.folder / f"{name}.json"
+        path.write_text(json.dumps(document))
+        path.chmod(0o600)
+        return path
+
+
+class ControlPlane(GivenCluster):
     """The three processes; ``async with`` starts and ends them."""
 
     def __init__(self, binaries: Path, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder / "admin.json", folder)
+        self._kubectl = binaries / "kubectl"
         self._binaries = binaries
         self._tokens: dict[str, tuple[str, str]] = {}
         self._admin = secrets.token_hex(16)
@@ -71,11 +147,6 @@ class ControlPlane:
     def url(self) -> str:
         """The API server's address."""
         return f"https://127.0.0.1:{self._port}"
-
-    @property
-    def admin(self) -> Path:
-        """The kubeconfig of an administrator."""
-        return self.folder / "admin.json"
 
     async def __aenter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -139,41 +210,6 @@ class ControlPlane:
         await self._server.wait()
         self._children.remove(self._server)
 
-    def kubectl(
-        self, *arguments: str | Path, stdin: str | None = None, kubeconfig: Path | None = None
-    ) -> str:
-        """Run kubectl and return what it prints.
-
-        Raises:
-            RuntimeError: it failed; the message is what it said.
-        """
-        command = [self._binaries / "kubectl", f"--kubeconfig={kubeconfig or self.admin}"]
-        done = subprocess.run(
-            [*command, *arguments], input=stdin, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"kubectl {' '.join(map(str, arguments))}: {done.stderr}")
-        return done.stdout
-
-    def define(self, file: Path) -> None:
-        """Apply a CustomResourceDefinition and wait until it is served."""
-        self.kubectl("apply", "-f", file)
-        for left in range(100, -1, -1):
-            try:
-                # Until the object has a status, this fails at once instead of waiting.
-                self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", file)
-            except RuntimeError:
-                if not left:
-                    raise
-                time.sleep(0.1)
-            else:
-                return
-
-    def service_account(self, namespace: str, name: str) -> Path:
-        """Return a kubeconfig that acts as a ServiceAccount."""
-        token = self.kubectl("create", "token", name, "-n", namespace, "--duration=2h")
-        return self._kubeconfig(f"{namespace}-{name}", token.strip())
-
     def audit(self) -> list[dict[str, Any]]:
         """Return the patches of Experiments' status with their bodies, from the audit log."""
         log = self.folder / "audit.log"
@@ -200,25 +236,20 @@ class ControlPlane:
             f'{self._admin},admin,admin,"system:masters"\n'
             f"{self._controller},system:kube-controller-manager,kcm\n"
         )
-        self._kubeconfig("admin", self._admin)
-        # Made by the API server in its cert-dir only when it starts, so clients do not verify it.
-        self._kubeconfig("controller", self._controller)
-
-    def _kubeconfig(self, name: str, token: str) -> Path:
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [
-                {"name": "t", "cluster": {"server": self.url, "insecure-skip-tls-verify": True}}
-            ],
-            "users": [{"name": name, "user": {"token": token}}],
-            "contexts": [{"name": "t", "context": {"cluster": "t", "user": name}}],
-            "current-context": "t",
-        }
-        path = self.folder / f"{name}.json"
-        path.write_text(json.dumps(document))
-        path.chmod(0o600)
-        return path
+        for name, token in (("admin", self._admin), ("controller", self._controller)):
+            # The certificate is made in cert-dir only when the server starts: not verified.
+            cluster = {"server": self.url, "insecure-skip-tls-verify": True}
+            document = {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "t", "cluster": cluster}],
+                "users": [{"name": name, "user": {"token": token}}],
+                "contexts": [{"name": "t", "context": {"cluster": "t", "user": name}}],
+                "current-context": "t",
+            }
+            path = folder / f"{name}.json"
+            path.write_text(json.dumps(document))
+            path.chmod(0o600)
 
     def _is_ready(self) -> bool:
         context = ssl.create_default_context()

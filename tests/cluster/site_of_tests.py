@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 from broker_process import BrokerProcess
-from control_plane import ControlPlane, free_ports
+from control_plane import GivenCluster, free_ports
 from kubelet import INHERITED, ProcessKubelet
 
 from kubevo_core import checkpoint, names
@@ -99,7 +99,7 @@ class Site:
 
     def __init__(
         self,
-        control_plane: ControlPlane,
+        control_plane: GivenCluster,
         kubelet: ProcessKubelet,
         broker: BrokerProcess,
         namespace: str,

@@ -114,3 +114,35 @@ async def test_a_status_is_written_seldom(site: Site, seconds):
     assert len(written) <= rule + 1, (len(written), changes)
     largest = max(len(json.dumps(patch.status)) for patch in written)
     assert largest < 16 * 1024
+
+
+async def test_a_broker_that_is_away_is_the_reason_until_it_comes_back(site: Site, local):
+    spec = document("cart", generations=200)
+    await site.operator()
+    await site.apply(spec)
+    await site.generation("cart", 1)
+    await site.broker.kill()
+    try:
+        await site.wait("cart", "Ready", status="False", reason="BrokerUnreachable")
+        running = site.condition((await site.get("cart"))["status"], "Running")
+        assert running["status"] == "False"
+    finally:
+        await site.broker.start()
+    await site.wait("cart", "Succeeded", seconds=120)
+    await site.same("cart", local(spec))
+
+
+async def test_a_run_over_its_quota_stops_alone_and_goes_on_with_more(site: Site, local):
+    big = document("big", generations=12, checkpoint={"keepLast": 1000, "quotaMebibytes": 1})
+    big["spec"]["environment"]["maxEpisodeSteps"] = 2
+    big["spec"]["algorithm"]["geneticAlgorithm"]["populationSize"] = 2000
+    await site.operator()
+    await site.apply(big)
+    await site.wait("big", "Ready", status="False", reason="VolumeFull", seconds=120)
+    reached = (await site.get("big"))["status"]["progress"]["generation"]
+    assert reached < 11
+    await site.apply(document("small"))
+    await site.wait("small", "Succeeded")
+    await site.patch("big", {"checkpoint": {"quotaMebibytes": 100}})
+    await site.wait("big", "Succeeded", seconds=120)
+    await site.same("big", local(big | {"spec": big["spec"] | {"checkpoint": {"keepLast": 1}}}))

@@ -2,7 +2,7 @@
 
 ::
 
-    id                 <sanitised name>-<uid prefix>             my_run-1a2b3c4d
+    id                 <sanitised name>-<uid>                    my_run-1a2b3c4d…
     streams            T_<id>  R_<id>  F_<id>                    tasks, results, failures
     bucket             K_<id>                                    base genomes, contexts
     subjects           kubevo.t.<id>.<class>.<episode>           class 0 = demanded
@@ -50,8 +50,12 @@ def run_folder(name: str, uid: str) -> str:
 
 
 def experiment_id(name: str, uid: str) -> str:
-    """Return what names an Experiment on the broker; the uid keeps a namesake's leftovers away."""
-    return f"{re.sub(r'[^A-Za-z0-9-]', '_', name)}-{uid.replace('-', '')[:UID_PREFIX]}"
+    """Return what names an Experiment on the broker.
+
+    The uid keeps a namesake's leftovers away; and all of it, because a user's rights do not reach to
+    where its requests are answered, so that whoever can guess another's streams can disturb them.
+    """
+    return f"{re.sub(r'[^A-Za-z0-9-]', '_', name)}-{uid.replace('-', '')}"
 
 
 def task_stream(experiment: str) -> str:

@@ -20,7 +20,7 @@ from kubevo_runtime.nkey import Key, Kind
 
 EXPERIMENT = "cartpole-1a2b3c4d"
 # The longest that a name of 52 characters and a whole uid can give.
-LONGEST = names.experiment_id("x" * 52, "f" * 8) + "f" * 24
+LONGEST = names.experiment_id("x" * 52, "f" * 32)
 
 
 def claims_of(token):

@@ -135,7 +135,7 @@ def test_an_evaluator_is_told_where_its_work_is(build):
     [container] = pod_of(build())["spec"]["containers"]
     assert env_of(container) == {
         "KUBEVO_NATS_URL": "nats://broker:4222",
-        "KUBEVO_EXPERIMENT_ID": "cartpole-1a2b3c4d",
+        "KUBEVO_EXPERIMENT_ID": "cartpole-1a2b3c4d000040008000000000000000",
         "KUBEVO_NATS_CREDENTIALS": "/var/run/kubevo/nats/user.creds",
         "KUBEVO_WORKER": {"fieldRef": {"fieldPath": "metadata.name"}},
         "KUBEVO_ACK_WAIT_SECONDS": "20",
@@ -240,7 +240,7 @@ def test_keda_follows_the_experiments_own_queue(build, defaults):
         "ScaledObject"
     ]["spec"]
     [trigger] = spec["triggers"]
-    assert trigger["metadata"]["stream"] == "T_cartpole-1a2b3c4d"
+    assert trigger["metadata"]["stream"] == "T_cartpole-1a2b3c4d000040008000000000000000"
     assert trigger["metadata"]["consumer"] == "eval-0"
     assert trigger["metadata"]["lagThreshold"] == "10"
     assert trigger["metadata"]["account"] == shared.nats_account

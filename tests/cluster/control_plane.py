@@ -17,6 +17,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from kubevo_runtime.processes import start_child, stop_child, tail
 
@@ -225,12 +232,13 @@ class ControlPlane(GivenCluster):
 
     def _write_files(self) -> None:
         folder = self.folder
-        key, public = folder / "sa.key", folder / "sa.pub"
-        for command in (
-            ["openssl", "genrsa", "-out", key, "2048"],
-            ["openssl", "rsa", "-in", key, "-pubout", "-out", public],
-        ):
-            subprocess.run(command, check=True, capture_output=True)
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        (folder / "sa.key").write_bytes(
+            key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+        )
+        (folder / "sa.pub").write_bytes(
+            key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        )
         (folder / "audit.yaml").write_text(AUDIT)
         (folder / "tokens.csv").write_text(
             f'{self._admin},admin,admin,"system:masters"\n'

@@ -11,6 +11,8 @@ import signal
 from broker_process import BrokerProcess
 from site_of_tests import Site, document
 
+from kubevo_runtime.store import open_run
+
 SEED = int(os.environ.get("KUBEVO_CHAOS_SEED", "1"))
 GENERATIONS = 60
 # Long enough that a fault mostly hits a task that somebody holds.
@@ -76,6 +78,26 @@ async def test_a_leader_that_was_frozen_is_refused_and_ends(site: Site, local):
         assert await old.process.wait() == 1
     assert "must_end" in old.log.read_text()
     await site.wait("cart", "Succeeded", seconds=120)
+    await site.same("cart", local(spec))
+
+
+async def test_a_save_after_somebody_elses_takeover_is_refused_and_ends_the_operator(
+    site: Site, local
+):
+    spec = document("cart", generations=GENERATIONS, **SLOW)
+    operator = await site.operator()
+    await site.apply(spec)
+    await site.generation("cart", 1)
+    # Only the directory: the Lease and the object would still let the operator go on.
+    taken = await asyncio.to_thread(open_run(site.directories("cart")[0]).claim)
+    async with asyncio.timeout(30):
+        assert await operator.process.wait() == 1
+    said = operator.log.read_text()
+    assert "must_end" in said
+    assert "takeover" in said
+    await site.operator()
+    await site.wait("cart", "Succeeded", seconds=120)
+    assert (await site.get("cart"))["status"]["takeover"] > taken
     await site.same("cart", local(spec))
 
 

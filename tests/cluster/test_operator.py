@@ -94,8 +94,11 @@ async def test_a_deletion_does_not_wait_for_a_broker_that_is_gone(site: Site):
     await site.apply(document("cart", generations=500))
     await site.generation("cart", 1)
     await site.broker.kill()
-    await site.kubectl("delete", "evo", "cart", "--wait=false")
-    await site.gone("cart", 30)
+    try:
+        await site.kubectl("delete", "evo", "cart", "--wait=false")
+        await site.gone("cart", 30)
+    finally:
+        await site.broker.start()
 
 
 @pytest.mark.parametrize("game", ["NoSuchGame-v0", "ALE/NoSuchGame-v5"])

@@ -399,16 +399,17 @@ class Site:
             url=self.broker.url, experiment=experiment, credentials=self.broker.credentials
         )
 
-    async def streams(self, name: str) -> list[str]:
-        """Return the ids with streams on the broker of Experiments with this name."""
-        found = await experiments_on(self._bus_settings("any-00000000"))
-        return [identifier for identifier in found if identifier.startswith(f"{name}-")]
+    async def broker_id(self, name: str) -> str:
+        """Return what names an Experiment on the broker."""
+        return names.experiment_id(name, (await self.get(name))["metadata"]["uid"])
+
+    async def has_streams(self, identifier: str) -> bool:
+        """Tell whether the broker holds streams of an Experiment, which may be gone."""
+        return identifier in await experiments_on(self._bus_settings(identifier))
 
     async def held(self, name: str) -> int:
         """Return how many tasks evaluators hold now."""
-        metadata = (await self.get(name))["metadata"]
-        identifier = names.experiment_id(name, metadata["uid"])
-        async with connect_coordinator(self._bus_settings(identifier)) as bus:
+        async with connect_coordinator(self._bus_settings(await self.broker_id(name))) as bus:
             return (await bus.backlog()).held
 
     async def is_finished(self, name: str) -> bool:

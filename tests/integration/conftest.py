@@ -20,6 +20,9 @@ from typing import Any
 import pytest
 import yaml
 
+from kubevo_core import names
+from kubevo_runtime.store import open_run
+
 MARK = "KUBEVO_TEST_RUN"
 LEFT_SECONDS = 20.0
 LOOK_AGAIN_SECONDS = 0.01
@@ -75,6 +78,12 @@ class Search:
         found = [path.parent for path in (self.folder / "data").glob("local/*/OWNER")]
         assert len(found) == 1, f"expected one run, found {found}"
         return found[0]
+
+    @property
+    def broker_id(self) -> str:
+        """What names the run on its broker."""
+        run = open_run(self.directory)
+        return names.experiment_id(run.name, run.uid)
 
     def start(self, *, resume: bool = False) -> None:
         """Start the command, as the leader of a process group of its own."""

@@ -217,8 +217,7 @@ class Chaos:
             place, token = re.search(r'listen: "(.*?)"', text), re.search(r'token: "(.*?)"', text)
             if place is None or token is None:
                 return False
-            run = self.search.directory.name
-            self.witness = Witness(run, self.deliveries)
+            self.witness = Witness(self.search.broker_id, self.deliveries)
             try:
                 await self.witness.connect(f"nats://{place[1]}", token[1])
             except OFFLINE:

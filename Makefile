@@ -82,11 +82,12 @@ crd: $(VENV)/.dev ## Write crds/ and the field reference anew, from the spec's m
 
 .PHONY: lock
 lock: $(VENV)/.dev ## Resolve the locks in requirements/ anew
-	for name in dev run torch; do \
+	for name in dev run api torch; do \
 	  case $$name in \
-	    dev) extras="--extra dev --extra operator";; \
+	    dev) extras="--extra dev --extra operator --extra api";; \
 	    run) extras="-c requirements/dev.lock";; \
-	    torch) extras="--extra dev --extra operator --extra torch -c requirements/dev.lock";; \
+	    api) extras="--extra api -c requirements/dev.lock";; \
+	    torch) extras="--extra dev --extra operator --extra api --extra torch -c requirements/dev.lock";; \
 	  esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate --no-emit-index-url --extra build --extra evaluator --extra cli --extra local \

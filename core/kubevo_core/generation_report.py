@@ -13,6 +13,7 @@ without a trailing newline, floats as ``float.hex()``, digests in full::
 """
 
 import hashlib
+import itertools
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ __all__ = [
     "population_digest",
     "result_digest",
 ]
+
+# Of each generation; a history row stays small even when every episode fails.
+FAILURES_KEPT = 10
+FAILURE_LENGTH = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +183,7 @@ class Finished:
                 "slot": best_slots[0] if best_slots else None,
             },
             "failed": len(self.population) - len(ranked),
-            "elite": {
-                "slot": self.elite.slot,
-                "genome": self.elite.genome.digest,
-                "mean": self.elite.mean,
-                "mutations": len(self.elite.genome.mutations),
-            }
-            if self.elite
-            else None,
+            "elite": self._elite_row(self.elite) if self.elite else None,
             "best": {
                 "genome": self.best.genome.digest,
                 "mean": self.best.mean,
@@ -199,6 +197,40 @@ class Finished:
             "frames": self.frames,
             "runningSeconds": round(self.running_seconds, 3),
             "generationDigest": self.digest,
+            "failures": self._failures(),
+        }
+
+    def _failures(self) -> list[dict[str, Any]]:
+        """Return the first failed episodes: the checkpoint that has all of them is pruned one day."""
+        groups = (*self.episodes, *self.validations)
+        failed = (episode for group in groups for episode in group if episode.failure is not None)
+        return [
+            {
+                "purpose": episode.key.purpose.name.lower(),
+                "slot": episode.key.slot,
+                "episode": episode.key.episode,
+                "genome": episode.key.digest,
+                "failure": str(episode.failure)[:FAILURE_LENGTH],
+            }
+            for episode in itertools.islice(failed, FAILURES_KEPT)
+        ]
+
+    def _elite_row(self, elite: Elite) -> dict[str, Any]:
+        digest = elite.genome.digest
+        returns = [
+            episode.episode_return
+            for (_, candidate), group in zip(self.candidates, self.validations, strict=True)
+            if candidate == digest
+            for episode in group
+            if episode.episode_return is not None
+        ]
+        return {
+            "slot": elite.slot,
+            "genome": digest,
+            "mean": elite.mean,
+            "sd": statistics.stdev(returns) if len(returns) > 1 else None,
+            "episodes": len(returns),
+            "mutations": len(elite.genome.mutations),
         }
 
 

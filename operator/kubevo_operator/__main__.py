@@ -19,7 +19,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from kubevo_core.errors import UserError
-from kubevo_operator import broker_keys, sweep
+from kubevo_operator import broker_keys, sweep, watchdog
 from kubevo_operator.cluster import Cluster, connect
 from kubevo_operator.defaults import Defaults
 from kubevo_operator.election import LeadershipLost, lead
@@ -61,20 +61,40 @@ async def run(settings: OperatorSettings) -> int:
             os._exit(LOST)
 
         async def work() -> None:
+            health.begins_to_lead()
+            if await _unless(stop, cluster.wait_for_experiments()):
+                return
             keys = await broker_keys.ensure(cluster, settings) if settings.rules_broker else None
             services = _services(settings, cluster, keys, health, registry, secrets, fatal)
-            await cluster.wait_for_experiments()
-            sweeping = asyncio.create_task(sweep.forever(services))
+            beside = [
+                asyncio.create_task(each)
+                for each in (sweep.forever(services), watchdog.forever(services))
+            ]
             try:
                 await operate(services, stop)
             finally:
-                sweeping.cancel()
+                for each in beside:
+                    each.cancel()
 
         try:
-            await _until(stop, lead(cluster, settings, work, health.lease_looked))
+            await _until(stop, lead(cluster, settings, work, health.lease_looked, stop))
         except LeadershipLost as exc:
             fatal(exc)
     return 0
+
+
+async def _unless(stop: asyncio.Event, waiting: Coroutine[None, None, None]) -> bool:
+    """Wait for ``waiting``; return whether ``stop`` came first."""
+    task, stopping = asyncio.create_task(waiting), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        return not task.done()
+    finally:
+        for each in (task, stopping):
+            each.cancel()
+        await asyncio.gather(task, stopping, return_exceptions=True)
 
 
 async def _until(stop: asyncio.Event, leading: Coroutine[None, None, None]) -> None:

@@ -119,12 +119,16 @@ class Cluster:
         path = _path(_kind(document), metadata["namespace"], metadata["name"])
         return await self._request("PUT", path, document)
 
-    async def apply(self, document: Document) -> Document:
-        """Make an object be as ``document`` says, in the fields that it names."""
+    async def apply(self, document: Document, manager: str = MANAGER) -> Document:
+        """Make an object be as ``document`` says, in the fields that it names.
+
+        A field that its only ``manager`` does not name any more is removed; another manager that
+        has named it too keeps it as it is.
+        """
         metadata = document["metadata"]
         path = _path(_kind(document), metadata["namespace"], metadata["name"])
         return await self._request(
-            "PATCH", path, document, APPLY, {"fieldManager": MANAGER, "force": "true"}
+            "PATCH", path, document, APPLY, {"fieldManager": manager, "force": "true"}
         )
 
     async def apply_status(self, document: Document) -> Document:

@@ -16,7 +16,10 @@ from kubevo_operator.manifests import Owner
 from kubevo_runtime.experiment import can_go_on
 from kubevo_runtime.store import OWNER, Run, create_run, open_run
 
-__all__ = ["Directory"]
+__all__ = ["RETAIN", "Directory"]
+
+# A file in a run's directory: it stays when its Experiment goes.
+RETAIN = "RETAIN"
 
 
 class Directory:
@@ -79,6 +82,26 @@ class Directory:
     def can_go_on(self, spec: ExperimentSpec) -> bool:
         """Tell whether a finished run has something left to do under ``spec``."""
         return (self.path / OWNER).exists() and can_go_on(open_run(self.path), spec)
+
+    def is_asked_more(self, spec: ExperimentSpec) -> bool:
+        """Tell whether ``spec`` has another budget than the run was searched under."""
+        if not (self.path / OWNER).exists():
+            return False
+        stored = open_run(self.path).experiment().get("spec") or {}
+        return bool(stored.get("budget") != spec.document()["budget"])
+
+    def note_retention(self, retention: str) -> None:
+        """Keep on the volume what the Experiment wants, for a sweep that finds no Experiment.
+
+        The stored spec is written only by who searches. What is not marked is judged by that one.
+        """
+        if not (self.path / OWNER).exists():
+            return
+        mark = self.path / RETAIN
+        if retention == "Retain":
+            mark.touch()
+        else:
+            mark.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove everything."""

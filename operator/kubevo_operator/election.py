@@ -38,15 +38,18 @@ async def lead(
     cluster: Cluster,
     settings: OperatorSettings,
     work: Callable[[], Awaitable[None]],
-    looked: Callable[[], None],
+    looked: Callable[[bool], None],
+    stop: asyncio.Event,
 ) -> None:
-    """Wait to be elected, then ``work`` while leading; ``looked`` is called at each answer.
+    """Wait to be elected or for ``stop``, then ``work`` while leading; it must obey ``stop`` itself.
+
+    ``looked`` is called at each answer about the Lease, with whether another replica holds it.
 
     Raises:
         LeadershipLost: the Lease could not be renewed, or somebody else holds it.
     """
     lock = _Lock(cluster, settings, looked)
-    working: list[asyncio.Future[None]] = []
+    working: list[asyncio.Future[Any]] = []
 
     async def started() -> None:
         lock.leads = True
@@ -64,25 +67,29 @@ async def lead(
         onstopped_leading=_nothing,
     )
     election = asyncio.create_task(LeaderElection(config).run())
+    stopping = asyncio.create_task(stop.wait())
+    is_lost = False
     try:
         while not election.done():
+            waiting: set[asyncio.Future[Any]] = {election, *(working or [stopping])}
             await asyncio.wait(
-                {election, *working},
-                timeout=settings.retry_seconds,
-                return_when=asyncio.FIRST_COMPLETED,
+                waiting, timeout=settings.retry_seconds, return_when=asyncio.FIRST_COMPLETED
             )
             if working and working[0].done():
                 working[0].result()
                 return
+            if stop.is_set() and not working:
+                return
+        is_lost = True
         election.result()
         raise LeadershipLost(
             f"the Lease {settings.lease} could not be renewed for {settings.renew_seconds:g} s"
         )
     finally:
-        finished = bool(working) and working[0].done()
-        election.cancel()
-        await asyncio.gather(election, return_exceptions=True)
-        if finished:
+        for task in (election, stopping):
+            task.cancel()
+        await asyncio.gather(election, stopping, return_exceptions=True)
+        if lock.leads and not is_lost:
             await lock.give_up()
 
 
@@ -94,13 +101,14 @@ class _Lock(BaseLock):
     """The Lease as the library's election wants to see it."""
 
     def __init__(
-        self, cluster: Cluster, settings: OperatorSettings, looked: Callable[[], None]
+        self, cluster: Cluster, settings: OperatorSettings, looked: Callable[[bool], None]
     ) -> None:
         super().__init__(settings.lease, settings.namespace, settings.identity)
         self.leads = False
         self._cluster = cluster
         self._looked = looked
-        self._seconds = settings.renew_seconds / 2
+        # A renewal reads and writes; one that starts at the deadline ends before the Lease does.
+        self._seconds = (settings.lease_seconds - settings.renew_seconds) / 2
         self._seen: dict[str, Any] = {}
 
     async def get(
@@ -112,14 +120,14 @@ class _Lock(BaseLock):
                 found = await self._cluster.get(LEASE, namespace, name)
         except (ApiUnavailable, ApiRefused, TimeoutError) as exc:
             return False, ApiException(status=0, reason=str(exc) or type(exc).__name__)
-        self._looked()
+        spec = (found or {}).get("spec") or {}
+        holder = spec.get("holderIdentity") or None
+        self._looked(holder not in (None, self.identity))
         if found is None:
             missing = ApiException(status=404, reason="Not Found")
             missing.body = NOT_FOUND
             return False, missing
         self._seen = found
-        spec = found.get("spec") or {}
-        holder = spec.get("holderIdentity") or None
         if self.leads and holder != self.identity:
             raise LeadershipLost(
                 f"{holder or 'nobody'} holds the Lease {name} now; this process was frozen or cut "
@@ -161,7 +169,7 @@ class _Lock(BaseLock):
         except (ApiUnavailable, ApiRefused, TimeoutError) as exc:
             log.warning("lease_not_written", error=str(exc) or type(exc).__name__)
             return False
-        self._looked()
+        self._looked(False)
         return True
 
     async def give_up(self) -> None:

@@ -65,6 +65,9 @@ class _Wakers:
         if self._events.get(key) is event:
             del self._events[key]
 
+    def has(self, key: Key) -> bool:
+        return key in self._events
+
     def wake(self, key: Key) -> None:
         if key in self._events:
             self._events[key].set()
@@ -108,10 +111,32 @@ def _watch_children(registry: kopf.OperatorRegistry, wakers: _Wakers) -> None:
 def _watch_experiments(
     registry: kopf.OperatorRegistry, wakers: _Wakers, services: Services
 ) -> None:
+    # Deleted ones that were cleaned up after, as long as the watch still shows them.
+    cleaned: set[str] = set()
+
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def experiment_changed(namespace: str | None, name: str, uid: str, **_: Any) -> None:
-        services.health.seen(uid)
-        wakers.wake((str(namespace), name))
+    async def experiment_changed(
+        type: str | None,  # noqa: A002 - kopf's name
+        body: kopf.Body,
+        meta: kopf.Meta,
+        namespace: str | None,
+        name: str,
+        uid: str,
+        **_: Any,
+    ) -> None:
+        key = (str(namespace), name)
+        services.health.seen(uid, str(meta.get("resourceVersion")))
+        wakers.wake(key)
+        is_gone = type == "DELETED"
+        is_ending = is_gone or bool(meta.get("deletionTimestamp"))
+        if is_ending and not wakers.has(key) and uid not in cleaned:
+            # Deleted while no operator ran, or while its life was between two attempts: kopf starts
+            # no daemon for it, and takes the finalizer off.
+            cleaned.add(uid)
+            await Host(services, Owner(*key, uid), _nobody_watches(dict(body))).clean_up()
+        if is_gone:
+            services.health.gone(uid)
+            cleaned.discard(uid)
 
     @kopf.daemon(
         GROUP,
@@ -153,6 +178,20 @@ def _watch_experiments(
         finally:
             services.own_metrics.experiments.dec()
             wakers.drop(key, changed)
+            if watched.is_deleting:
+                cleaned.add(uid)
+
+
+def _nobody_watches(body: dict[str, Any]) -> Watched:
+    """Return what is known of an Experiment that has no daemon: its last state."""
+    return Watched(
+        body=lambda: body,
+        deployment=lambda: None,
+        pods=list,
+        changed=asyncio.Event(),
+        stopped=None,
+        emit=lambda _kind, _reason, _message: None,
+    )
 
 
 def _key(meta: kopf.Meta) -> Key:

@@ -1,12 +1,12 @@
 """Whether this process is alive and ready, and its HTTP port for probes and Prometheus.
 
 kopf's own probe says only that its HTTP task runs. This one fails when something stopped that a
-restart would mend: the Lease was not looked at, or a change that the operator itself has made to an
-Experiment never came back through kopf's watch. A stuck event loop cannot answer at all.
+restart would mend: the Lease was not looked at, or an Experiment is not what kopf's watch has shown
+of it (``watchdog``). A stuck event loop cannot answer at all.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -29,20 +29,40 @@ class Health:
         self._lease_stale = lease_stale_seconds
         self._looked = clock()
         self._expected: dict[str, float] = {}
+        self._shown: dict[str, str] = {}
+        self.leads = False
         self.is_ready = False
         self.loop_lag_seconds = 0.0
 
-    def lease_looked(self) -> None:
-        """Note that the API server has answered about the Lease."""
+    def lease_looked(self, is_held_by_another: bool) -> None:
+        """Note that the API server has answered about the Lease; a standby is ready by that."""
         self._looked = self._clock()
+        if is_held_by_another and not self.leads:
+            self.is_ready = True
 
-    def expect(self, uid: str) -> None:
-        """Note that an object was changed, so that its watch must say something."""
-        self._expected.setdefault(uid, self._clock())
+    def begins_to_lead(self) -> None:
+        """Note that this process leads; it is ready when its watches are."""
+        self.leads, self.is_ready = True, False
 
-    def seen(self, uid: str) -> None:
-        """Note that the watch said something about an object."""
+    def seen(self, uid: str, version: str) -> None:
+        """Note that the watch has shown an object in some version."""
+        self._shown[uid] = version
         self._expected.pop(uid, None)
+
+    def gone(self, uid: str) -> None:
+        """Note that the watch has shown the end of an object."""
+        self._shown.pop(uid, None)
+        self._expected.pop(uid, None)
+
+    def compare(self, versions: Mapping[str, str]) -> None:
+        """Note the version of every object there is: what the watch has not shown, it must show."""
+        for uid in self._expected.keys() - versions.keys():
+            del self._expected[uid]
+        for uid, version in versions.items():
+            if self._shown.get(uid) == version:
+                self._expected.pop(uid, None)
+            else:
+                self._expected.setdefault(uid, self._clock())
 
     def problems(self) -> list[str]:
         """Return what only a restart would mend, in words; empty when all is well."""

@@ -18,7 +18,7 @@ from kubevo_core import spec as specs
 from kubevo_core.errors import BusError, Fenced, KubevoError, SpecError
 from kubevo_core.spec import Experiment, ExperimentSpec
 from kubevo_operator import evaluators, scaling
-from kubevo_operator.children import Children
+from kubevo_operator.children import Children, NotYet
 from kubevo_operator.cluster import EXPERIMENT, ApiRefused, ApiUnavailable
 from kubevo_operator.conditions import Condition, Type, failure_of
 from kubevo_operator.directory import Directory
@@ -26,7 +26,7 @@ from kubevo_operator.manifests import Owner, processes_per_pod, selector_text
 from kubevo_operator.reporter import Reporter
 from kubevo_operator.services import Services, Watched
 from kubevo_runtime.bus import BusSettings, connect_coordinator
-from kubevo_runtime.events import Event
+from kubevo_runtime.events import Event, GenerationFinished
 from kubevo_runtime.experiment import Outcomes, run_experiment
 from kubevo_runtime.limits import stream_limits
 from kubevo_runtime.progress import ProgressTracker
@@ -38,6 +38,7 @@ TICK_SECONDS = 1.0
 CLEAN_UP_SECONDS = 5.0
 FAREWELL_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 300.0
+LEAST_LONGEST_PAUSE_SECONDS = 10.0
 
 log = structlog.get_logger()
 
@@ -54,7 +55,10 @@ class Host:
         self._directory = Directory(services.settings.data, owner, services.cluster)
         self._children = Children(services, owner)
         self._experiment: Experiment | None = None
-        self._observed: int | None = None
+        self._observed: int = 0
+        # The generation of the spec of which it is decided whether a finished search goes on.
+        self._judged: int | None = self._reporter.observed if self._reporter.is_finished else None
+        self._failures = 0
         self._turn = asyncio.Event()
         self._takeover: int | None = None
         self._has_queue = False
@@ -76,9 +80,12 @@ class Host:
         finally:
             for task in tasks:
                 task.cancel()
+            if self._watched.is_deleting:
+                # At once: what follows may wait for a slow volume longer than this may take.
+                self._services.metrics.forget(self._owner.namespace, self._owner.name)
             await asyncio.gather(*tasks, return_exceptions=True)
             if self._watched.is_deleting:
-                await self._clean_up()
+                await self.clean_up()
             else:
                 await self._reporter.flush(FAREWELL_SECONDS)
 
@@ -102,46 +109,71 @@ class Host:
         if generation == self._observed:
             return
         self._observed = generation
+        self._turn.set()
         try:
             self._experiment = specs.parse(body, f"Experiment {self._owner.name}")
         except SpecError as exc:
             # The API server refuses nearly all of it; another version of it may let some through.
             self._log.warning("spec_invalid", error=str(exc))
+            conditions = failure_of(exc).conditions
             if self._experiment is None:
-                self._reporter.failed(failure_of(exc).conditions)
-        self._reporter.observe(generation, self._spec)
-        self._turn.set()
+                self._reporter.failed(conditions)
+            else:
+                self._reporter.refused(conditions[0])
+            return
+        if not self._reporter.is_finished:  # else `_rest` judges it first
+            self._reporter.observe(generation, self._spec)
 
     # --- the phases ----------------------------------------------------------------------------
 
     async def _carry(self) -> None:
-        failures = 0
         while True:
             self._turn.clear()
             patience: float | None = None
             try:
-                if self._experiment is None:
-                    pass  # `_observe` has said why
-                elif self._reporter.is_finished:
-                    patience = await self._rest(self._experiment.spec)
-                elif self._experiment.spec.suspend:
-                    self._reporter.suspended()
-                else:
-                    await self._search(self._experiment)
-                    failures = 0
-                    continue
+                patience = await self._step()
+                self._reporter.troubled(None)
             except Fenced as exc:
                 self._services.fatal(exc)
                 return
-            except (KubevoError, OSError) as exc:
-                failure = failure_of(exc)
-                self._log.warning("search_failed", error=str(exc) or type(exc).__name__)
-                self._reporter.failed(failure.conditions)
-                if failure.retry_after_seconds is not None:
-                    pause = failure.retry_after_seconds * 2 ** min(failures, 6)
-                    patience = min(pause, LONGEST_PAUSE_SECONDS)
-                failures += 1
+            except Exception as exc:  # noqa: BLE001 - the loop's edge: one defect ends no other search
+                patience = self._survive(exc)
             await _within(self._turn.wait(), patience)
+
+    async def _step(self) -> float | None:
+        """Do what the phase wants; return how long to leave it alone, None until a change."""
+        if self._experiment is None:
+            return None  # `_observe` has said why
+        spec = self._experiment.spec
+        if self._reporter.is_finished or spec.suspend:
+            # A search notes it by itself; what ends after this must find the wish, not the old one.
+            await asyncio.to_thread(self._directory.note_retention, spec.retention)
+        if self._reporter.is_finished:
+            return await self._rest(spec)
+        if spec.suspend:
+            self._reporter.suspended()
+            return None
+        await self._search(self._experiment)
+        return 0.0
+
+    def _survive(self, exc: Exception) -> float | None:
+        """Say what went wrong; return the pause before the next attempt, None until a change."""
+        is_expected = isinstance(exc, (KubevoError, OSError))
+        text = str(exc) or type(exc).__name__
+        self._log.warning("search_failed", error=text, exc_info=None if is_expected else exc)
+        self._services.own_metrics.faults.labels("search").inc()
+        failure = failure_of(exc)
+        if self._reporter.is_finished:
+            # An end stays an end, whatever keeps it from being looked after.
+            said = failure.conditions[0]
+            self._reporter.troubled(Condition(Type.DEGRADED, "True", said.reason, said.message))
+        else:
+            self._reporter.failed(failure.conditions)
+        if failure.retry_after_seconds is None:
+            return None
+        base, self._failures = failure.retry_after_seconds, self._failures + 1
+        longest = min(max(LEAST_LONGEST_PAUSE_SECONDS, 5 * base), LONGEST_PAUSE_SECONDS)
+        return min(base * 2.0 ** min(self._failures - 1, 6), longest)
 
     async def _search(self, experiment: Experiment) -> None:
         """Search to the end, or until the spec wants something else."""
@@ -173,6 +205,7 @@ class Host:
                 search.cancel()
                 await asyncio.gather(search, return_exceptions=True)
             if outcomes is not None:
+                self._judged = None  # an edit may have come too late for this search
                 self._reporter.ended(outcomes, run)
                 self._watched.changed.set()
                 # All of it is in the checkpoints; what stays behind here is swept later.
@@ -198,20 +231,27 @@ class Host:
                 return None
 
     def _take(self, event: Event) -> None:
+        if isinstance(event, GenerationFinished):
+            self._failures = 0
         self._progress(event)
         self._services.metrics.of(self._owner.namespace, self._owner.name)(event)
         self._reporter.take(event)
 
     async def _rest(self, spec: ExperimentSpec) -> float | None:
         """Let a finished Experiment go on if its budget allows; return how long to leave it alone."""
-        if self._reporter.was_edited:
-            if spec.resume_policy == "FromCheckpoint" and await asyncio.to_thread(
+        wanted = self._observed
+        if self._judged != wanted:
+            goes_on = spec.resume_policy == "FromCheckpoint" and await asyncio.to_thread(
                 self._directory.can_go_on, spec
-            ):
+            )
+            is_asked = not goes_on and await asyncio.to_thread(self._directory.is_asked_more, spec)
+            self._judged = wanted
+            self._reporter.observe(wanted, spec)
+            if goes_on:
                 self._reporter.reopened()
-                self._turn.set()
-                return None
-            self._reporter.stays_finished()
+                return 0.0
+            if is_asked:
+                self._reporter.stays_finished()
         ttl = spec.ttl_seconds_after_finished
         if ttl is None:
             return None
@@ -224,19 +264,28 @@ class Host:
         )
         return LONGEST_PAUSE_SECONDS
 
-    async def _clean_up(self) -> None:
-        """Remove what nobody else would; the children follow their owner by themselves."""
-        services, owner = self._services, self._owner
-        services.metrics.forget(owner.namespace, owner.name)
-        services.health.seen(owner.uid)
+    async def clean_up(self) -> None:
+        """Remove what nobody else would; the children follow their owner by themselves.
+
+        Also for an Experiment that was deleted while no operator ran, without a life before.
+        """
+        self._services.metrics.forget(self._owner.namespace, self._owner.name)
+        self._observe()
+        retention = self._spec.retention if self._spec is not None else "Retain"
+        try:
+            await asyncio.to_thread(self._directory.note_retention, retention)
+        except OSError as exc:
+            self._log.warning("retention_not_noted", error=str(exc))
         try:
             async with asyncio.timeout(CLEAN_UP_SECONDS):
                 async with connect_coordinator(self._bus_settings()) as bus:
                     await bus.delete()
         except (BusError, TimeoutError, OSError) as exc:
-            # The object must not wait for it: the sweep removes the streams once the broker is back.
+            # The object must not wait for it: the sweep removes the streams once the broker is
+            # back. It knows them by the directory, so that stays until then, too.
             self._log.warning("streams_left", error=str(exc) or type(exc).__name__)
-        if self._spec is not None and self._spec.retention == "Delete":
+            return
+        if retention == "Delete":
             await asyncio.to_thread(self._directory.remove)
         self._log.info("deleted")
 
@@ -257,8 +306,14 @@ class Host:
                 try:
                     with self._services.own_metrics.reconcile.time():
                         await self._tend_once(self._experiment.spec)
-                except (ApiUnavailable, ApiRefused) as exc:
-                    self._log.warning("children_failed", error=str(exc))
+                except NotYet:
+                    self._log.info("children_wait_for_a_namesakes_end")
+                except Exception as exc:  # noqa: BLE001 - the loop's edge, as in `_carry`
+                    is_expected = isinstance(exc, (ApiUnavailable, ApiRefused))
+                    text = str(exc) or type(exc).__name__
+                    self._log.warning(
+                        "children_failed", error=text, exc_info=None if is_expected else exc
+                    )
                     problem = _degraded(exc)
                     self._services.own_metrics.faults.labels("children").inc()
             deployment, pods = self._watched.deployment(), self._watched.pods()
@@ -289,9 +344,9 @@ class Host:
         await self._children.tend(spec, labels, replicas, deployment)
 
 
-def _degraded(exc: KubevoError) -> Condition | None:
-    conditions = failure_of(exc).conditions
-    return next((c for c in conditions if c.type == Type.DEGRADED), None)
+def _degraded(exc: Exception) -> Condition:
+    said = failure_of(exc).conditions[0]
+    return Condition(Type.DEGRADED, "True", said.reason, said.message)
 
 
 async def _within(waiting: Awaitable[Any], seconds: float | None) -> None:

@@ -114,15 +114,15 @@ def finished(stop: Stop, message: str = "") -> Said:
     )
 
 
-def resume_refused(spec: ExperimentSpec) -> Said:
-    """Say that a finished Experiment was edited and stays finished."""
+def resume_refused(spec: ExperimentSpec, *, failed: bool = False) -> Said:
+    """Say that a finished Experiment got another budget and stays finished."""
     why = (
         "resumePolicy is Never"
         if spec.resume_policy == "Never"
         else "the budget asks for nothing that is not done already"
     )
     text = sentence(Reason.RESUME_REFUSED, f"finished, and {why}")
-    return (Condition(Type.READY, "True", Reason.RESUME_REFUSED, text),)
+    return (Condition(Type.READY, "False" if failed else "True", Reason.RESUME_REFUSED, text),)
 
 
 def checkpointed(*, is_saved: bool) -> Said:

@@ -22,6 +22,7 @@ from kubevo_operator.cluster import EXPERIMENT, ApiRefused, ApiUnavailable
 from kubevo_operator.conditions import Condition, Type
 from kubevo_operator.evaluators import Evaluators
 from kubevo_operator.manifests import Owner, selector_text
+from kubevo_operator.metrics import state_of
 from kubevo_operator.services import Services, Watched
 from kubevo_runtime.events import Event, Resumed
 from kubevo_runtime.outcomes import Outcomes, final_test
@@ -51,11 +52,13 @@ class Reporter:
         self._current = self._written
         self._throttle = status.Throttle(services.settings.status_seconds)
         self._wake = asyncio.Event()
-        self._generation = 0
+        self._generation = int(self._written.get("observedGeneration") or 0)
         self._spec: ExperimentSpec | None = None
         self._evaluators = Evaluators()
         self._phase: Callable[[], phases.Said] = tuple
         self._problem: Condition | None = None
+        self._trouble: Condition | None = None
+        self._refused: Condition | None = None
         self._skipped: phases.Said = ()
         self._ending: status.Ending | None = None
         self._path = ""
@@ -68,9 +71,9 @@ class Reporter:
     # --- what the host asks --------------------------------------------------------------------
 
     @property
-    def was_edited(self) -> bool:
-        """Whether the spec has changed since the status was last written."""
-        return bool(self._written.get("observedGeneration") != self._generation)
+    def observed(self) -> int:
+        """The generation of the spec that is obeyed, and that the status says so of."""
+        return self._generation
 
     def seconds_since_end(self, now: float) -> float:
         """Return the seconds since the end; ``now`` is in seconds since 1970."""
@@ -81,11 +84,22 @@ class Reporter:
 
     def observe(self, generation: int, spec: ExperimentSpec | None) -> None:
         """Note which spec is obeyed from now on."""
-        self._generation, self._spec = generation, spec
+        self._generation, self._spec, self._refused = generation, spec, None
         if spec is not None:
             self._progress.repeats = spec.repeats
             self._progress.limits = lambda: Limits.of(spec)
         self._wake.set()
+
+    def refused(self, condition: Condition) -> None:
+        """Say that the newest spec cannot be obeyed; the one before is, and stays observed."""
+        self._refused = condition
+        self._wake.set()
+
+    def troubled(self, condition: Condition | None) -> None:
+        """Say what is wrong beside what the phase says, or that it is not any more."""
+        if condition != self._trouble:
+            self._trouble = condition
+            self._wake.set()
 
     def taken_over(self, number: int) -> None:
         """Note the takeover number under which this process writes."""
@@ -139,8 +153,9 @@ class Reporter:
         self._enter(lambda: phases.resuming(self._live()))
 
     def stays_finished(self) -> None:
-        """Say that the edit of a finished Experiment does not make it go on."""
-        said = phases.resume_refused(self._live())
+        """Say that the larger budget of a finished Experiment does not make it go on."""
+        failed = status.condition_is(self._current, Type.FAILED, "True")
+        said = phases.resume_refused(self._live(), failed=failed)
         self._enter(lambda: said)
 
     def look(self, evaluators: Evaluators, problem: Condition | None) -> None:
@@ -197,6 +212,13 @@ class Reporter:
         old, new = before.get("conditions") or (), self._current["conditions"]
         for kind, reason, message in status.events_for(old, new):
             self._watched.emit(kind, reason, message)
+        self._services.metrics.situate(
+            self._owner.namespace,
+            self._owner.name,
+            state_of(new),
+            desired=self._evaluators.desired,
+            ready=self._evaluators.ready,
+        )
         return self._throttle.wait_seconds(self._written, self._current, self._services.clock())
 
     def _view(self) -> status.View:
@@ -205,8 +227,9 @@ class Reporter:
         has_checkpoint = snapshot.checkpoint is not None or "checkpoint" in self._current
         for condition in phases.checkpointed(is_saved=has_checkpoint):
             said.setdefault(condition.type, condition)
-        if self._problem is not None:
-            said[self._problem.type] = self._problem
+        for beside in (self._trouble, self._problem, self._refused):
+            if beside is not None:
+                said[beside.type] = beside
         return status.View(
             now=time.time(),
             generation=self._generation,
@@ -229,7 +252,7 @@ class Reporter:
             self._services.fatal(Fenced(f"another operator has taken over {self._owner.name}"))
         metadata = {"name": self._owner.name, "namespace": self._owner.namespace}
         try:
-            found = await self._services.cluster.apply_status(
+            await self._services.cluster.apply_status(
                 {
                     "apiVersion": EXPERIMENT[0],
                     "kind": EXPERIMENT[1],
@@ -243,7 +266,4 @@ class Reporter:
         self._services.own_metrics.status_patches.inc()
         self._written = document
         self._throttle = replace(self._throttle, written_at=now)
-        version = found["metadata"]["resourceVersion"]
-        if version != self._watched.body()["metadata"].get("resourceVersion"):
-            self._services.health.expect(self._owner.uid)
         return True

@@ -137,6 +137,13 @@ class OperatorSettings:
                 f"got {settings.retry_seconds:g}, {settings.renew_seconds:g}, "
                 f"{settings.lease_seconds:g}"
             )
+        for name in ("nats_url", "evaluator_nats_url"):
+            if "@" in str(getattr(settings, name)):
+                raise UserError(
+                    f"{PREFIX}{name.upper()}: expected an address without a password, since it is "
+                    "shown in every evaluator's pod: put it into KUBEVO_NATS_TOKEN or the file of "
+                    "KUBEVO_NATS_CREDENTIALS"
+                )
         if settings.nats_token and settings.nats_credentials:
             raise UserError("set KUBEVO_NATS_TOKEN or KUBEVO_NATS_CREDENTIALS, not both")
         return settings

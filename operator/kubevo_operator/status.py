@@ -20,6 +20,7 @@ __all__ = [
     "Ending",
     "Throttle",
     "View",
+    "condition_is",
     "document",
     "events_for",
     "has_condition_change",
@@ -106,9 +107,13 @@ def document(view: View, previous: Mapping[str, Any]) -> Document:
 
 def is_over(status: Mapping[str, Any]) -> bool:
     """Whether a status says that the search has ended, in success or in failure."""
-    ends = (Type.SUCCEEDED, Type.FAILED)
+    return any(condition_is(status, kind, "True") for kind in (Type.SUCCEEDED, Type.FAILED))
+
+
+def condition_is(status: Mapping[str, Any], kind: Type, value: str) -> bool:
+    """Whether a status has a condition with this status."""
     conditions = status.get("conditions") or ()
-    return any(item.get("type") in ends and item.get("status") == "True" for item in conditions)
+    return any(item.get("type") == kind and item.get("status") == value for item in conditions)
 
 
 def is_worth_writing(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

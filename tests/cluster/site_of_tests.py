@@ -4,6 +4,8 @@ import asyncio
 import json
 import signal
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -83,6 +85,13 @@ class Operator:
 
         return await asyncio.to_thread(get)
 
+    async def is_ready(self) -> bool:
+        try:
+            return "ok" in await self.fetch("/readyz")
+        except urllib.error.HTTPError as exc:
+            exc.close()
+            return False
+
     async def metrics(self) -> str:
         return await self.fetch("/metrics")
 
@@ -92,6 +101,17 @@ class Operator:
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    async def stop(self) -> float:
+        """End it as Kubernetes does; return the seconds that it took."""
+        started = time.monotonic()
+        self.send(signal.SIGTERM)
+        assert await self.process.wait() == 0, tail(self.log, 30)
+        return time.monotonic() - started
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.returncode is None
 
 
 class Site:
@@ -130,13 +150,28 @@ class Site:
             )  # fmt: skip
         self._kubeconfig = plane.service_account(system, ACCOUNT)
         # One broker serves every test, so its keys are there already, as after a restore.
-        keys = {
+        self._give_keys(self.broker.keys.secret_data())
+
+    def _give_keys(self, keys: Document) -> None:
+        secret = {
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": {"name": "kubevo-nats-keys"},
-            "data": self.broker.keys.secret_data(),
+            "data": keys,
         }
-        plane.kubectl("apply", "-n", system, "-f", "-", stdin=json.dumps(keys))
+        text = json.dumps(secret)
+        self.control_plane.kubectl("apply", "-n", self.system, "-f", "-", stdin=text)
+
+    def watch(self, namespace: str) -> None:
+        """Give the account the same rights in another namespace."""
+        plane, name = self.control_plane, "kubevo-watch"
+        role = next(yaml.safe_load_all((ROOT / "operator/rbac.yaml").read_text()))
+        found = {**role, "kind": "Role", "metadata": {"name": name}}
+        plane.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(found))
+        plane.kubectl(
+            "create", "rolebinding", name, "-n", namespace,
+            f"--role={name}", f"--serviceaccount={self.system}:{ACCOUNT}",
+        )  # fmt: skip
 
     def watch_everywhere(self) -> None:
         """Give the account the cluster-wide rights, for an operator that looks after all namespaces."""
@@ -236,6 +271,11 @@ class Site:
             "get", "secret", "kubevo-nats-keys", "-n", self.system, "-o", "json", namespaced=False
         )
         return dict(json.loads(found)["data"])
+
+    async def give_keys(self, keys: Document) -> None:
+        """Let the keys be these again."""
+        await self.forget_keys()
+        await asyncio.to_thread(self._give_keys, keys)
 
     async def forget_keys(self) -> None:
         """Remove the keys, so that the operator makes its own."""

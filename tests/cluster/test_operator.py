@@ -117,6 +117,7 @@ async def test_a_game_that_does_not_exist_is_a_condition_with_a_cure(site: Site,
     assert "NoSuchGame" in message
     restarts = await site.restarts()
     assert restarts == 0, "no crash loop"
+    assert all(operator.is_running for operator in site.operators)
 
 
 async def test_an_image_that_cannot_be_pulled_is_named(site: Site):

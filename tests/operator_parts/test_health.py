@@ -32,21 +32,56 @@ def test_a_lease_that_nobody_looks_at_fails(clock):
     health = Health(clock, 30)
     clock.now += 31
     assert "the Lease" in health.problems()[0]
-    health.lease_looked()
+    health.lease_looked(False)
     assert health.problems() == []
 
 
-def test_a_change_that_never_comes_back_through_the_watch_fails(clock):
+def test_a_change_that_the_watch_never_shows_fails(clock):
     health = Health(clock, 1000)
-    health.expect("uid-1")
+    health.seen("uid-1", "7")
+    health.compare({"uid-1": "8"})
     clock.now += 60
-    health.expect("uid-1")  # a later one does not excuse the first
+    health.compare({"uid-1": "9"})  # a later one does not excuse the first
     clock.now += WATCH_SECONDS - 60
     assert health.problems() == []
     clock.now += 1
     assert "silent" in health.problems()[0]
-    health.seen("uid-1")
+    health.seen("uid-1", "9")
     assert health.problems() == []
+
+
+def test_an_experiment_that_the_watch_never_showed_fails(clock):
+    health = Health(clock, 1000)
+    health.compare({"new": "1"})
+    clock.now += WATCH_SECONDS + 1
+    assert "silent" in health.problems()[0]
+
+
+def test_a_watch_that_was_ahead_of_the_list_is_not_missed(clock):
+    health = Health(clock, 1000)
+    health.seen("uid-1", "8")
+    health.compare({"uid-1": "7"})  # listed just before
+    health.compare({"uid-1": "8"})
+    clock.now += WATCH_SECONDS + 1
+    assert health.problems() == []
+
+
+def test_what_is_deleted_is_not_waited_for(clock):
+    health = Health(clock, 1000)
+    health.compare({"uid-1": "1"})
+    health.compare({})
+    clock.now += WATCH_SECONDS + 1
+    assert health.problems() == []
+
+
+def test_a_standby_is_ready_and_a_new_leader_not_before_its_watches(clock):
+    health = Health(clock, 30)
+    health.lease_looked(False)
+    assert not health.is_ready
+    health.lease_looked(True)
+    assert health.is_ready
+    health.begins_to_lead()
+    assert not health.is_ready
 
 
 async def fetch(port: int, path: str) -> tuple[int, str]:

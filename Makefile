@@ -31,7 +31,7 @@ install: $(VENV)/.run ## Install the kubevo command into .venv
 # --- what developers run --------------------------------------------------------------------------
 
 .PHONY: test
-test: check cluster-binaries ## Lint, types, import contracts and every test but torch's
+test: check cluster-binaries debian-packages ## Lint, types, import contracts and every test but torch's
 	$(BIN)/pytest -m "not torch" $(ARGS)
 
 .PHONY: check
@@ -75,10 +75,24 @@ format: $(VENV)/.dev ## Format the code and sort its imports
 cluster-binaries: $(VENV)/.dev ## Build the Kubernetes control plane that the tests use (once, some minutes)
 	$(BIN)/python tests/cluster/binaries.py
 
+# Programs that the tests drive for real. Without them, and outside CI, those tests are skipped.
+DEBIAN := prometheus chromium
+.PHONY: debian-packages
+debian-packages: ## Install what the tests need of Debian: prometheus, chromium (as root)
+	@missing=""; for name in $(DEBIAN); do command -v $$name >/dev/null || missing="$$missing $$name"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else echo "not installed:$$missing; the tests that need them are skipped (on Debian: apt-get install$$missing)"; fi
+
 .PHONY: crd
 crd: $(VENV)/.dev ## Write crds/ and the field reference anew, from the spec's models
 	$(BIN)/python -m kubevo_operator.crd > crds/experiments.yaml
 	$(BIN)/python -m kubevo_operator.crd --markdown > docs/reference-experiment.md
+
+.PHONY: monitoring
+monitoring: $(VENV)/.dev ## Write the dashboard, the alerts and the metrics reference anew
+	$(BIN)/python -m kubevo_operator.monitoring
 
 .PHONY: lock
 lock: $(VENV)/.dev ## Resolve the locks in requirements/ anew

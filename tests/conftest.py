@@ -2,17 +2,33 @@
 
 import json
 import signal
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kubevo_core import checkpoint, container
 from kubevo_core import spec as specs
 from kubevo_core.evaluation import Demand, Episode
-from kubevo_core.generation import Limits, Settings
+from kubevo_core.generation import (
+    Limits,
+    Phase,
+    Settings,
+    ask,
+    close_tests,
+    completed_tests,
+    finish,
+    is_complete,
+    start,
+    tell,
+)
 from kubevo_core.seeding import mix
 from kubevo_core.selection import digest_word
+from kubevo_runtime.store import Run, create_run
+
+NETWORK = "mlp-4-16-2"
 
 HERE = Path(__file__).parent
 Play = Callable[[Demand], Episode]
@@ -152,3 +168,50 @@ def make_experiment(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite", action="store_true", help="write the scenario traces anew")
+
+
+def fill(run: Run, experiment: specs.Experiment, play: Callable[..., Any]) -> None:
+    """Carry each repeat of ``experiment`` to its end in the run's directory."""
+    for repeat in range(experiment.spec.repeats):
+        limits, store = Limits.of(experiment.spec), run.repeat(repeat)
+        state, seconds = start(Settings.of(experiment.spec, repeat, NETWORK)), 0.0
+        while state.phase is not Phase.STOPPED:
+            for demand in ask(state, limits):
+                tell(state, play(demand))
+            for report in completed_tests(state):
+                store.append_test(report.row())
+                state = close_tests(state, [(report.generation, report.purpose)])
+            if is_complete(state):
+                seconds += 0.5
+                state = finish(state, limits, seconds)
+                done = state.finished
+                sealed = container.seal(
+                    container.Header(run.uid, repeat, done.generation), checkpoint.encode(state)
+                )
+                store.save(done.generation, sealed, done.row(), checkpoint.scores(done))
+
+
+@pytest.fixture
+def make_run(
+    tmp_path: Path,
+    experiment_document: Callable[..., dict[str, Any]],
+    synthetic_play: Callable[..., Any],
+) -> Callable[..., Run]:
+    """Return a maker of finished runs in ``<tmp_path>/<root>``."""
+
+    def make(
+        root: str = "data",
+        name: str = "test",
+        law: str = "climb",
+        fail_every: int = 10**6,
+        **changes: Any,
+    ) -> Run:
+        document = experiment_document(**changes)
+        document["metadata"]["name"] = name
+        experiment = specs.parse(document, "test")
+        uid = f"{zlib.crc32(f'{root}/{name}'.encode()):08x}-0000-4000-8000-000000000000"
+        run = create_run(tmp_path / root, "local", name, uid, experiment.document())
+        fill(run, experiment, synthetic_play(law, fail_every))
+        return run
+
+    return make

@@ -23,6 +23,7 @@ from kubevo_runtime.store import Run, find_runs, open_run
 __all__ = ["forever", "once"]
 
 EVERY_SECONDS = 600.0
+AGAIN_SECONDS = 30.0
 
 log = structlog.get_logger()
 
@@ -30,8 +31,8 @@ log = structlog.get_logger()
 async def forever(services: Services) -> None:
     """Sweep now and then."""
     while True:
-        await _surviving(services, "sweep", once(services))
-        await asyncio.sleep(EVERY_SECONDS)
+        is_done = await _surviving(services, "sweep", once(services))
+        await asyncio.sleep(EVERY_SECONDS if is_done else AGAIN_SECONDS)
 
 
 async def _surviving(services: Services, what: str, work: Coroutine[Any, Any, None]) -> bool:

@@ -2,7 +2,6 @@
 
 import io
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,22 +11,6 @@ import structlog
 import yaml
 
 from kubevo_cli.__main__ import main
-from kubevo_core import checkpoint, container, spec
-from kubevo_core.generation import (
-    Limits,
-    Phase,
-    Settings,
-    ask,
-    close_tests,
-    completed_tests,
-    finish,
-    is_complete,
-    start,
-    tell,
-)
-from kubevo_runtime.store import Run, create_run
-
-NETWORK = "mlp-4-16-2"
 
 
 class Done(NamedTuple):
@@ -72,50 +55,3 @@ def experiment_file(
         return path
 
     return write
-
-
-def fill(run: Run, experiment: spec.Experiment, play: Callable[..., Any]) -> None:
-    """Carry each repeat of ``experiment`` to its end in the run's directory."""
-    for repeat in range(experiment.spec.repeats):
-        limits, store = Limits.of(experiment.spec), run.repeat(repeat)
-        state, seconds = start(Settings.of(experiment.spec, repeat, NETWORK)), 0.0
-        while state.phase is not Phase.STOPPED:
-            for demand in ask(state, limits):
-                tell(state, play(demand))
-            for report in completed_tests(state):
-                store.append_test(report.row())
-                state = close_tests(state, [(report.generation, report.purpose)])
-            if is_complete(state):
-                seconds += 0.5
-                state = finish(state, limits, seconds)
-                done = state.finished
-                sealed = container.seal(
-                    container.Header(run.uid, repeat, done.generation), checkpoint.encode(state)
-                )
-                store.save(done.generation, sealed, done.row(), checkpoint.scores(done))
-
-
-@pytest.fixture
-def make_run(
-    tmp_path: Path,
-    experiment_document: Callable[..., dict[str, Any]],
-    synthetic_play: Callable[..., Any],
-) -> Callable[..., Run]:
-    """Return a maker of finished runs in ``<tmp_path>/<root>``."""
-
-    def make(
-        root: str = "data",
-        name: str = "test",
-        law: str = "climb",
-        fail_every: int = 10**6,
-        **changes: Any,
-    ) -> Run:
-        document = experiment_document(**changes)
-        document["metadata"]["name"] = name
-        experiment = spec.parse(document, "test")
-        uid = f"{zlib.crc32(f'{root}/{name}'.encode()):08x}-0000-4000-8000-000000000000"
-        run = create_run(tmp_path / root, "local", name, uid, experiment.document())
-        fill(run, experiment, synthetic_play(law, fail_every))
-        return run
-
-    return make

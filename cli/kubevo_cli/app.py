@@ -298,6 +298,22 @@ def plot(
     report(target, count, output.value)
 
 
+@app.command(rich_help_panel=RESULTS_PANEL)
+def serve(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where runs are kept (kubevo run --data).")
+    ] = Path("kubevo-data"),
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0: any free one.")
+    ] = 8000,
+) -> None:
+    """Show a directory's runs in the browser: curves, populations, models, videos."""
+    from kubevo_cli.serve import serve as serve_directory
+
+    _log_to_stderr()
+    serve_directory(directory, port)
+
+
 @app.command(rich_help_panel=ABOUT_PANEL)
 def networks(
     identifier: Annotated[

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from kubevo_cli import output
 from kubevo_cli.assignments import applied, parse_assignments, wants_text
 from kubevo_cli.export import require_writable
-from kubevo_cli.intervals import mean_interval
 from kubevo_cli.sources import Source, load_source
 from kubevo_core import seeding, spec
 from kubevo_core.errors import SpecError, UserError
 from kubevo_core.fitness import mean_return
+from kubevo_runtime.intervals import mean_interval
 
 if TYPE_CHECKING:
     from kubevo_evaluator.rollout import Played

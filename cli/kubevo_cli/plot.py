@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from kubevo_cli import output
 from kubevo_cli.export import require_writable, write_atomically
-from kubevo_cli.intervals import median_band
 from kubevo_cli.sources import experiment_of, open_only_run
 from kubevo_core.errors import RunNotFound, UserError
 from kubevo_core.spec import Experiment
+from kubevo_runtime.intervals import median_band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

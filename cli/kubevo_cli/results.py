@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kubevo_cli import output
-from kubevo_cli.intervals import mean_interval
 from kubevo_cli.sources import BestOfRun, best_of, open_only_run, rows
+from kubevo_runtime.intervals import mean_interval
 
 __all__ = ["show_best", "show_history"]
 

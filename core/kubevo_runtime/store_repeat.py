@@ -27,6 +27,7 @@ from kubevo_runtime.store_records import Lines, Scores
 __all__ = ["Loaded", "RepeatStore"]
 
 _CHECKPOINT = re.compile(r"gen-(\d{7,})\.ck", re.ASCII)
+_VIDEO = re.compile(r"gen-(\d{7,})\.mp4", re.ASCII)
 ASIDE = ".corrupt"
 LISTINGS = 5
 RowOf = Callable[[bytes], tuple[Mapping[str, Any], bytes]]
@@ -55,6 +56,7 @@ class RepeatStore:
         self.path = gate.path / names.repeat_folder(repeat)
         self._gate = gate
         self._checkpoints = self.path / "generations"
+        self._videos = self.path / "videos"
         self._scores = Scores(gate.files, self.path / "scores")
         self._history = Lines(gate.files, self.path / "history.jsonl", ("generation",))
         self._tests = Lines(gate.files, self.path / "tests.jsonl", ("generation", "purpose"))
@@ -216,6 +218,15 @@ class RepeatStore:
         """Return the rows of the tests that were answered."""
         with storing(self.path, "read the tests"):
             return self._tests.read()
+
+    def videos(self) -> dict[int, Path]:
+        """Return the recorded episodes by generation; a file is whole as soon as it is there."""
+        with storing(self._videos, "list recordings"):
+            try:
+                found = [(_VIDEO.fullmatch(file.name), file) for file in self._videos.iterdir()]
+            except FileNotFoundError:
+                return {}
+        return {int(match[1]): file for match, file in found if match}
 
     def scores(self, generation: int) -> bytes | None:
         """Return the compact scores of a generation; None where there are none."""

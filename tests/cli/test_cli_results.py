@@ -11,10 +11,10 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from kubevo_cli.intervals import mean_interval, median_band
 from kubevo_cli.plot import _carried, _settings
 from kubevo_core import decode, genome
 from kubevo_core.networks import network
+from kubevo_runtime.intervals import mean_interval, median_band
 
 # ---- history
 

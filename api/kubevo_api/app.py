@@ -1,0 +1,110 @@
+"""The application: routes, middlewares and error handlers put together around one `Context`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import FileResponse, RedirectResponse, Response
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.staticfiles import StaticFiles
+
+from kubevo_api.context import Context
+from kubevo_api.routes import comparison, events, experiments, results, system
+
+try:
+    from kubevo_api.routes import models
+except ImportError:
+    models = system
+from kubevo_api.web import ConditionalGet, Observed, SecurityHeaders, Stalled, problem_handlers
+
+__all__ = ["create_app"]
+
+ROOT = "/api/v1"
+DESCRIPTION = (
+    "What kubevo's Experiments are doing and what they have found. Errors are problem details "
+    "(RFC 9457); lists are paged by `limit` and `continue`; every GET has an ETag."
+)
+# What any route of the API may answer instead.
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": text,
+        "content": {
+            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+        },
+    }
+    for status, text in {
+        400: "The request is not HTTP as it should be.",
+        401: "No token, or one that is not valid here.",
+        403: "Your rights do not reach that far.",
+        404: "There is no such thing, or not yet.",
+        405: "That cannot be done here.",
+        409: "It cannot be done now.",
+        410: "The genomes were pruned.",
+        413: "The body is too large.",
+        422: "An argument is not what it should be.",
+        429: "You ask for too much at once.",
+        503: "Come back later.",
+    }.items()
+}
+
+
+def create_app(context: Context) -> FastAPI:
+    """Return the application; its lifespan opens and closes what is in ``context``."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        context.exports.open()
+        try:
+            async with context.catalogue:
+                yield
+        finally:
+            context.exports.close()
+
+    app = FastAPI(
+        title="kubevo",
+        version=version("kubevo"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        openapi_url=f"{ROOT}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        exception_handlers=problem_handlers,
+    )
+    app.state.context = context
+    api = APIRouter(prefix=ROOT, responses=PROBLEMS)
+    for module in (experiments, results, models, events, comparison, system):
+        api.include_router(module.router)
+    app.include_router(api)
+    app.include_router(system.open_router)
+    _serve_page(app)
+    # The last one added is the outermost.
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=context.settings.api_body_bytes)
+    app.add_middleware(ConditionalGet)
+    app.add_middleware(Stalled, seconds=context.settings.api_stall_seconds)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(Observed, metrics=context.metrics)
+    return app
+
+
+def _serve_page(app: FastAPI) -> None:
+    page = Path(str(resources.files("kubevo_api"))) / "page"
+    plotly = Path(str(resources.files("plotly"))) / "package_data/plotly.min.js"
+
+    @app.get("/static/plotly.min.js", include_in_schema=False)
+    async def charts() -> Response:
+        headers = {"cache-control": "public, max-age=86400"}
+        return FileResponse(plotly, media_type="text/javascript", headers=headers)
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return FileResponse(page / "index.html", headers={"cache-control": "no-cache"})
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        return RedirectResponse("/static/favicon.svg", 308)
+
+    app.mount("/static", StaticFiles(directory=page, check_dir=False))

@@ -191,27 +191,31 @@ def fill(run: Run, experiment: specs.Experiment, play: Callable[..., Any]) -> No
                 store.save(done.generation, sealed, done.row(), checkpoint.scores(done))
 
 
-@pytest.fixture
-def make_run(
-    tmp_path: Path,
-    experiment_document: Callable[..., dict[str, Any]],
-    synthetic_play: Callable[..., Any],
+@pytest.fixture(scope="session")
+def make_run_in(
+    experiment_document: Callable[..., dict[str, Any]], synthetic_play: Callable[..., Play]
 ) -> Callable[..., Run]:
-    """Return a maker of finished runs in ``<tmp_path>/<root>``."""
+    """Return a maker of finished runs in a directory."""
 
     def make(
-        root: str = "data",
-        name: str = "test",
-        law: str = "climb",
-        fail_every: int = 10**6,
-        **changes: Any,
+        root: Path, name: str = "test", law: str = "climb", fail_every: int = 10**6, **changes: Any
     ) -> Run:
         document = experiment_document(**changes)
         document["metadata"]["name"] = name
         experiment = specs.parse(document, "test")
-        uid = f"{zlib.crc32(f'{root}/{name}'.encode()):08x}-0000-4000-8000-000000000000"
-        run = create_run(tmp_path / root, "local", name, uid, experiment.document())
+        uid = f"{zlib.crc32(f'{root.name}/{name}'.encode()):08x}-0000-4000-8000-000000000000"
+        run = create_run(root, "local", name, uid, experiment.document())
         fill(run, experiment, synthetic_play(law, fail_every))
         return run
+
+    return make
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, make_run_in: Callable[..., Run]) -> Callable[..., Run]:
+    """Return a maker of finished runs in ``<tmp_path>/<root>``."""
+
+    def make(root: str = "data", name: str = "test", **changes: Any) -> Run:
+        return make_run_in(tmp_path / root, name, **changes)
 
     return make

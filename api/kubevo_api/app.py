@@ -2,17 +2,20 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.staticfiles import StaticFiles
 
 from kubevo_api.context import Context
+from kubevo_api.models import Problem
 from kubevo_api.routes import comparison, events, experiments, results, system
 
 try:
@@ -75,6 +78,7 @@ def create_app(context: Context) -> FastAPI:
         exception_handlers=problem_handlers,
     )
     app.state.context = context
+    app.openapi = partial(_document, app)  # type: ignore[method-assign]
     api = APIRouter(prefix=ROOT, responses=PROBLEMS)
     for module in (experiments, results, models, events, comparison, system):
         api.include_router(module.router)
@@ -88,6 +92,17 @@ def create_app(context: Context) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Observed, metrics=context.metrics)
     return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document: FastAPI's, with the errors that all routes have in common."""
+    if app.openapi_schema is None:
+        found = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        found["components"]["schemas"]["Problem"] = Problem.model_json_schema(mode="serialization")
+        app.openapi_schema = found
+    return app.openapi_schema
 
 
 def _serve_page(app: FastAPI) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,26 +77,44 @@ class Served(NamedTuple):
         return f"http://{self.host}:{self.port}"
 
 
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    """Return a starter of `kubevo serve` for a directory."""
+@contextmanager
+def starter(folder: Path) -> Iterator[Callable[[Path], Served]]:
+    """Give a starter of `kubevo serve`, whose processes end with the context."""
     processes: list[subprocess.Popen[str]] = []
 
     def start(directory: Path) -> Served:
         command = [sys.executable, "-m", "kubevo_cli", "serve", str(directory), "--port", "0"]
-        with (tmp_path / "serve.log").open("w") as log:
+        with (folder / "serve.log").open("w") as log:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         processes.append(process)
         assert process.stdout is not None
         line = process.stdout.readline().strip()
-        assert line, (tmp_path / "serve.log").read_text()
+        assert line, (folder / "serve.log").read_text()
         place, _, token = line.partition("/#token=")
         host, _, port = place.removeprefix("http://").partition(":")
         return Served(host, int(port), token)
 
-    yield start
-    for process in processes:
-        process.terminate()
-        process.wait(20)
-        if process.stdout is not None:
-            process.stdout.close()
+    try:
+        yield start
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait(20)
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[[Path], Served]]:
+    """Return a starter of `kubevo serve` for a directory."""
+    with starter(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def serve_once(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[Path], Served]]:
+    """Return a starter of `kubevo serve` for a module's tests."""
+    with starter(tmp_path_factory.mktemp("served")) as start:
+        yield start

@@ -5,3 +5,5 @@ operator, and writes no checkpoint: the one thing it changes is a spec, by a pat
 it; ``__main__`` (a cluster) and ``serve`` (a laptop) are the two composition roots. Of the cluster
 only ``cluster`` knows; of HTTP only ``app``, ``routes`` and ``web``.
 """
+
+__all__: list[str] = []

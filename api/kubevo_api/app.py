@@ -16,12 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from kubevo_api.context import Context
 from kubevo_api.models import Problem
-from kubevo_api.routes import comparison, events, experiments, results, system
-
-try:
-    from kubevo_api.routes import models
-except ImportError:
-    models = system
+from kubevo_api.routes import comparison, events, experiments, models, results, system
 from kubevo_api.web import ConditionalGet, Observed, SecurityHeaders, Stalled, problem_handlers
 
 __all__ = ["create_app"]

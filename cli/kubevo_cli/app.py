@@ -262,13 +262,18 @@ def export(
     source: GenomeSource,
     target: Annotated[
         Path,
-        typer.Option("-o", "--out", metavar="FILE", help="x.safetensors (weights) or x.json."),
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE",
+            help="x.safetensors (weights), x.onnx, x.py (plays the weights), x.md (card), x.json.",
+        ),
     ],
     repeat: Repeat = None,
     force: Force = False,
     output: Output = Form.TEXT,
 ) -> None:
-    """Write a genome as weights (safetensors) or as JSON."""
+    """Write a genome as weights, as ONNX, or with a script that plays it."""
     from kubevo_cli.export import export as write
 
     write(source, target, repeat, output.value, force=force)

@@ -1,31 +1,25 @@
-"""``kubevo export``: the best genome as weights (safetensors) or as JSON.
+"""``kubevo export``: the best genome as weights, ONNX, a script that plays it, a card, or JSON."""
 
-The safetensors file is written here, because the library sorts tensors by name: in layout order
-the data behind the header is exactly the flat parameter vector, so its sha256 is the one of
-``decode.sha256``, and any reader of the format reads it::
-
-    8 bytes   length of the header, little-endian u64
-    header    JSON: __metadata__ (kubevo, dialect, genome, environment, sha256), then each tensor's
-              dtype, shape and offsets; padded with spaces to a multiple of 8
-    data      float32, little-endian, tensors in the order of the network's layout
-"""
-
-import json
 import os
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from kubevo_api.exports import FORMATS
+from kubevo_api.exports.model import Facts, Model
 from kubevo_cli import output
-from kubevo_cli.sources import Source, load_source
+from kubevo_cli.sources import BestOfRun, Source, load_source
 from kubevo_core import decode
 from kubevo_core.errors import UserError
-from kubevo_core.genome import DIALECT
-from kubevo_core.networks import network
+from kubevo_runtime.intervals import mean_interval
+from kubevo_runtime.outcomes import final_test
 
-__all__ = ["export", "safetensors_bytes", "write_atomically"]
+__all__ = ["export", "model_of", "require_writable", "write_atomically"]
+
+SUFFIXES = {Path(name).suffix: name for name in FORMATS}
 
 
 def export(source: str, target: Path, repeat: int | None, form: str, *, force: bool) -> None:
@@ -35,11 +29,12 @@ def export(source: str, target: Path, repeat: int | None, form: str, *, force: b
         UserError: another suffix, the file exists, or nothing is named by ``source``.
         KubevoError: the run cannot be read.
     """
-    require_writable(target, sorted(WRITERS), force=force)
+    require_writable(target, sorted(SUFFIXES), force=force)
     found = load_source(source, repeat)
     theta = decode.parameters(found.genome)
     digest = decode.sha256(theta)
-    write_atomically(target, lambda file: file.write_bytes(WRITERS[target.suffix](found)))
+    content = FORMATS[SUFFIXES[target.suffix]].write(model_of(found))
+    write_atomically(target, lambda file: file.write_bytes(content))
     document = {
         "file": str(target),
         "network": found.genome.network,
@@ -98,48 +93,38 @@ def write_atomically(target: Path, write: Callable[[Path], Any]) -> None:
             beside.unlink()
 
 
-def safetensors_bytes(source: Source) -> bytes:
-    """Return the genome's weights as a safetensors file, tensors in layout order."""
-    theta = decode.parameters(source.genome)
-    metadata = {
-        "kubevo": "weights-1",
-        "dialect": DIALECT,
-        "network": source.genome.network,
-        "genome": json.dumps(source.genome.to_json()),
-        "sha256": decode.sha256(theta),
-    }
-    environment = _environment(source)
-    if environment is not None:
-        metadata["environment"] = json.dumps(environment)
-    header: dict[str, Any] = {"__metadata__": metadata}
-    start = 0
-    for tensor in network(source.genome.network).layout:
-        end = start + 4 * tensor.size
-        header[tensor.name] = {
-            "dtype": "F32",
-            "shape": list(tensor.shape),
-            "data_offsets": [start, end],
-        }
-        start = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + theta.astype("<f4", copy=False).tobytes()
+def model_of(source: Source) -> Model:
+    """Return what an export of a source is made of."""
+    of = source.of
+    if of is None:
+        return Model(source.genome)
+    description = of.run.description()
+    return Model(
+        genome=source.genome,
+        environment=source.environment,
+        actions=str(description["actions"]) if description else None,
+        facts=_facts(of, source.backend),
+    )
 
 
-def _json_bytes(source: Source) -> bytes:
-    document = source.genome.to_json()
-    environment = _environment(source)
-    if environment is not None:
-        document["environment"] = environment
-    return json.dumps(document, indent=2).encode() + b"\n"
-
-
-def _environment(source: Source) -> dict[str, Any] | None:
-    found = source.environment
-    return found.model_dump(mode="json", by_alias=True) if found is not None else None
-
-
-WRITERS: dict[str, Callable[[Source], bytes]] = {
-    ".json": _json_bytes,
-    ".safetensors": safetensors_bytes,
-}
+def _facts(of: BestOfRun, backend: str | None) -> Facts:
+    spec, test = of.experiment.spec, final_test(of.run, of.repeat, of.best)
+    mean = test["mean"] if test else None
+    interval = mean_interval(test["episodeReturns"]) if test and mean is not None else None
+    rows = of.run.repeat(of.repeat).history()
+    return Facts(
+        experiment=of.run.name,
+        namespace=of.run.namespace,
+        uid=of.run.uid,
+        repeat=of.repeat,
+        generation=of.best.generation,
+        fitness=of.best.mean,
+        validation_episodes=spec.algorithm.genetic_algorithm.elite_episodes,
+        final_test_mean=mean,
+        final_test_interval=interval,
+        final_test_episodes=test["episodes"] if test else 0,
+        frames=int(rows[-1]["frames"]) if rows else 0,
+        seed=spec.seed,
+        backend=backend,
+        version=version("kubevo"),
+    )

@@ -54,7 +54,7 @@ def test_every_answer_is_as_promised(schema, served_run):
 
         check()
         count += 1
-    assert count > 20
+    assert count > 25
 
 
 def test_every_operation_says_what_it_answers(served_run):

@@ -1,0 +1,50 @@
+"""What an export is made of: a genome, and what a person wants to know beside it."""
+
+from dataclasses import dataclass
+
+from kubevo_core import spec
+from kubevo_core.genome import Genome
+
+__all__ = ["Facts", "Model"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Where a genome comes from and how good it was found to be; None: not known.
+
+    ``fitness`` is its mean over ``validation_episodes``; the final test's episodes were never used to
+    choose anything. ``frames`` is what the search had played.
+    """
+
+    experiment: str
+    namespace: str
+    uid: str
+    repeat: int
+    generation: int
+    fitness: float | None
+    validation_episodes: int
+    final_test_mean: float | None
+    final_test_interval: tuple[float, float] | None
+    final_test_episodes: int
+    frames: int
+    seed: int
+    backend: str | None
+    version: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A genome; its environment, the actions there (as a Description says them), and the facts."""
+
+    genome: Genome
+    environment: spec.Environment | None = None
+    actions: str | None = None
+    facts: Facts | None = None
+
+    @property
+    def environment_document(self) -> dict[str, object] | None:
+        """The environment as plain JSON values."""
+        if self.environment is None:
+            return None
+        found: dict[str, object] = self.environment.model_dump(mode="json", by_alias=True)
+        return found

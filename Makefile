@@ -62,6 +62,14 @@ bench: $(TORCH)/.torch ## Speed ratios beside their goals; OUT=file.json writes 
 bench-operator: cluster-binaries ## 100 Experiments under one operator: CPU, memory, patches, resume time
 	$(BIN)/python benchmarks/bench_operator.py $(ARGS)
 
+.PHONY: bench-api
+bench-api: $(VENV)/.dev ## The REST service under load: p99 latencies, memory, what a search notices
+	$(BIN)/python benchmarks/bench_api.py $(ARGS)
+
+.PHONY: serve
+serve: $(VENV)/.api ## Show the runs in DATA in the browser
+	$(BIN)/kubevo serve $(DATA) $(ARGS)
+
 .PHONY: results
 results: $(VENV)/.run ## Run the searches behind docs/results.md again (about an hour)
 	$(BIN)/python benchmarks/results.py $(ARGS)
@@ -113,7 +121,7 @@ clean: ## Remove the virtual environments and caches; data and results stay
 	rm -rf $(VENV) $(TORCH) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # --- virtual environments -------------------------------------------------------------------------
-# A stamp file per set of dependencies: .dev contains .run.
+# A stamp file per set of dependencies: .dev contains .api, which contains .run.
 
 define create_venv
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else f"kubevo needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is {sys.version.split()[0]}; choose one: make PYTHON=python3.12 ...")'
@@ -126,9 +134,13 @@ endef
 $(VENV)/.run: requirements/run.lock pyproject.toml
 	$(call create_venv,$(VENV),run)
 
+$(VENV)/.api: requirements/api.lock pyproject.toml
+	$(call create_venv,$(VENV),api)
+	touch $(VENV)/.run
+
 $(VENV)/.dev: requirements/dev.lock pyproject.toml
 	$(call create_venv,$(VENV),dev)
-	touch $(VENV)/.run
+	touch $(VENV)/.run $(VENV)/.api
 
 $(TORCH)/.torch: requirements/torch.lock pyproject.toml
 	$(call create_venv,$(TORCH),torch)

@@ -170,11 +170,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite", action="store_true", help="write the scenario traces anew")
 
 
-def fill(run: Run, experiment: specs.Experiment, play: Callable[..., Any]) -> None:
+def fill(
+    run: Run, experiment: specs.Experiment, play: Callable[..., Any], network: str = NETWORK
+) -> None:
     """Carry each repeat of ``experiment`` to its end in the run's directory."""
     for repeat in range(experiment.spec.repeats):
         limits, store = Limits.of(experiment.spec), run.repeat(repeat)
-        state, seconds = start(Settings.of(experiment.spec, repeat, NETWORK)), 0.0
+        state, seconds = start(Settings.of(experiment.spec, repeat, network)), 0.0
         while state.phase is not Phase.STOPPED:
             for demand in ask(state, limits):
                 tell(state, play(demand))

@@ -7,14 +7,16 @@ missed too many is told to load the list again.
 """
 
 import asyncio
+import json
 import re
 import secrets
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fastapi.sse import ServerSentEvent
+from fastapi.sse import format_sse_event
 
 from kubevo_api.catalogue import Catalogue, Entry, Key
 from kubevo_api.history import record
@@ -31,6 +33,7 @@ PAUSE_SECONDS = 0.25
 LOOK_SECONDS = 1.0
 MOST_ROWS = 500
 RETRY_MILLISECONDS = 2000
+PING_SECONDS = 15.0
 
 
 class TooManyStreams(KubevoError):
@@ -73,8 +76,14 @@ class StreamLimits:
             self._metrics.streams.set(self._open.total())
 
 
-def _event(name: str, text: str, identifier: str | None = None) -> ServerSentEvent:
-    return ServerSentEvent(event=name, raw_data=text, id=identifier)
+OPENED = format_sse_event(comment="open", retry=RETRY_MILLISECONDS)
+# Keeps proxies from closing a stream on which nothing happens.
+PING = format_sse_event(comment="ping")
+
+
+def _event(name: str, data: Any, identifier: str | None = None) -> bytes:
+    text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"))
+    return format_sse_event(event=name, data_str=text, id=identifier)
 
 
 # --- all Experiments -------------------------------------------------------------------------------
@@ -88,19 +97,20 @@ async def all_events(
     visible: Callable[[Key], bool],
     summarise: Callable[[Entry], Summary],
     last_id: str | None,
-) -> AsyncIterator[ServerSentEvent]:
+) -> AsyncIterator[bytes]:
     """Yield what changes among the visible Experiments, from ``last_id`` on."""
     index = catalogue.index
     epoch, _, number = (last_id or "").partition("-")
     revision = index.revision
-    yield ServerSentEvent(comment="open", retry=RETRY_MILLISECONDS)
+    yield OPENED
     if last_id is not None:
         if epoch == EPOCH and number.isdecimal() and int(number) <= revision:
             revision = int(number)
         else:
             yield _event("reset", "{}", f"{EPOCH}-{revision}")
     while True:
-        await index.wait(revision)
+        while not await _within(index.wait(revision), PING_SECONDS):
+            yield PING
         changes = index.since(revision)
         revision = changes.revision
         identifier = f"{EPOCH}-{revision}"
@@ -110,10 +120,8 @@ async def all_events(
             for key in sorted(filter(visible, changes.keys)):
                 entry = index.get(key)
                 if entry is None:
-                    gone = ServerSentEvent(
-                        event="deleted", data={"namespace": key[0], "name": key[1]}, id=identifier
-                    )
-                    yield gone
+                    data = {"namespace": key[0], "name": key[1]}
+                    yield _event("deleted", data, identifier)
                 else:
                     yield _event(
                         "summary", summarise(entry).model_dump_json(by_alias=True), identifier
@@ -130,7 +138,7 @@ async def one_events(
     entry: Entry,
     summarise: Callable[[Entry], Summary],
     last_id: str | None,
-) -> AsyncIterator[ServerSentEvent]:
+) -> AsyncIterator[bytes]:
     """Yield an Experiment's finished generations and changes of its status, from ``last_id`` on."""
     key, uid = entry.key, entry.uid
     repeats = int(entry.document["spec"].get("repeats", 1))
@@ -138,7 +146,8 @@ async def one_events(
     if places is None:
         places = await asyncio.to_thread(_newest, library, entry, repeats)
     told: str | None = None
-    yield ServerSentEvent(comment="open", retry=RETRY_MILLISECONDS)
+    yield OPENED
+    pinged = time.monotonic()
     while True:
         revision = catalogue.index.revision
         found = catalogue.index.get(key)
@@ -152,14 +161,22 @@ async def one_events(
         for repeat in range(repeats):
             for row in await asyncio.to_thread(_rows, library, found, repeat, places[repeat]):
                 places[repeat] = int(row["generation"])
-                data: dict[str, Any] = {"repeat": repeat, "row": row}
-                yield ServerSentEvent(event="generation", data=data, id=_identifier(places))
+                yield _event("generation", {"repeat": repeat, "row": row}, _identifier(places))
         await asyncio.sleep(PAUSE_SECONDS)
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                await catalogue.index.wait(revision)
-        except TimeoutError:
-            pass
+        await _within(catalogue.index.wait(revision), LOOK_SECONDS)
+        if time.monotonic() - pinged > PING_SECONDS:
+            pinged = time.monotonic()
+            yield PING
+
+
+async def _within(waiting: Awaitable[None], seconds: float) -> bool:
+    """Wait for something; return whether it came within ``seconds``."""
+    try:
+        async with asyncio.timeout(seconds):
+            await waiting
+    except TimeoutError:
+        return False
+    return True
 
 
 def _identifier(places: list[int]) -> str:

@@ -1,6 +1,7 @@
 """Confidence intervals by the bootstrap, the same numbers for the same returns every time."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,11 @@ Table = npt.NDArray[np.float64]
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """Return the 95 % percentile bootstrap interval of the mean; None below two values."""
-    if len(values) < 2:
-        return None
+    return _mean_interval(tuple(values)) if len(values) > 1 else None
+
+
+@lru_cache(maxsize=1024)
+def _mean_interval(values: tuple[float, ...]) -> tuple[float, float]:
     low, high = _interval(np.asarray(values, np.float64)[:, None], np.mean)
     return float(low[0]), float(high[0])
 

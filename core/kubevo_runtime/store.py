@@ -74,6 +74,8 @@ LOGS = "logs"
 LISTED = 20
 MEBIBYTE = 1024 * 1024
 DISK = DiskFiles()
+# The same documents, ten times as fast, where PyYAML was built with it.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Run:
@@ -304,7 +306,7 @@ def _experiment(path: Path) -> dict[str, Any]:
     with storing(file, "read"):
         text = file.read_bytes()
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, Loader=LOADER)  # noqa: S506 - a safe one
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise StoreError(f"{file} is not YAML; restore it: {exc}") from exc
     if not isinstance(document, dict):

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.responses import StreamingResponse
 
 from kubevo_api.catalogue import Key
 from kubevo_api.context import Asking, Found, Here
@@ -14,6 +14,14 @@ from kubevo_api.streams import all_events, one_events
 __all__ = ["router"]
 
 router = APIRouter(tags=["events"])
+
+
+class EventStream(StreamingResponse):
+    """Encoded events; FastAPI's own class logs a crash for a client that goes away in between."""
+
+    media_type = "text/event-stream"
+
+
 LastEventId = Annotated[
     str | None,
     Header(alias="Last-Event-ID", max_length=400, description="Id of the last event you have."),
@@ -42,23 +50,24 @@ SLOT = [Depends(_slot)]
 Visible = Annotated[Callable[[Key], bool], Depends(_visible)]
 
 
-@router.get("/events", response_class=EventSourceResponse, dependencies=SLOT)
+@router.get("/events", response_class=EventStream, dependencies=SLOT)
 async def all_changes(
     here: Here, visible: Visible, last_id: LastEventId = None
-) -> AsyncIterator[ServerSentEvent]:
+) -> StreamingResponse:
     """Tell whenever an Experiment changes: summary, deleted, or reset (load the list again)."""
-    async for event in all_events(here.catalogue, visible, here.summarise, last_id):
-        yield event
+    return _stream(all_events(here.catalogue, visible, here.summarise, last_id))
 
 
 @router.get(
     "/namespaces/{ns}/experiments/{name}/events",
-    response_class=EventSourceResponse,
+    response_class=EventStream,
     dependencies=SLOT,
 )
-async def changes(
-    here: Here, entry: Found, last_id: LastEventId = None
-) -> AsyncIterator[ServerSentEvent]:
+async def changes(here: Here, entry: Found, last_id: LastEventId = None) -> StreamingResponse:
     """Tell each finished generation and each change of the status."""
-    async for event in one_events(here.catalogue, here.library, entry, here.summarise, last_id):
-        yield event
+    return _stream(one_events(here.catalogue, here.library, entry, here.summarise, last_id))
+
+
+def _stream(events: AsyncIterator[bytes]) -> StreamingResponse:
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return EventStream(events, headers=headers)

@@ -10,6 +10,7 @@ from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBea
 from kubevo_api.access import Access, Caller, Forbidden, Unauthenticated, Verb
 from kubevo_api.catalogue import Catalogue, Entry
 from kubevo_api.downloads import Exports
+from kubevo_api.feeds import Feeds
 from kubevo_api.metrics import Metrics
 from kubevo_api.models import Summary
 from kubevo_api.runs import Library, NotThere, RepeatReader
@@ -45,9 +46,11 @@ class Context:
     library: Library
     exports: Exports
     streams: StreamLimits
+    feeds: Feeds
     metrics: Metrics
 
-    def summarise(self, entry: Entry) -> Summary:
+    @staticmethod
+    def summarise(entry: Entry) -> Summary:
         """Return an Experiment as a list shows it."""
         return summary(entry, has_data=entry.directory.is_dir())
 

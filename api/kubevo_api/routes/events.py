@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 from kubevo_api.catalogue import Key
 from kubevo_api.context import Asking, Found, Here
 from kubevo_api.routes.experiments import visible_namespaces
-from kubevo_api.streams import all_events, one_events
+from kubevo_api.streams import all_events
 
 __all__ = ["router"]
 
@@ -65,7 +65,7 @@ async def all_changes(
 )
 async def changes(here: Here, entry: Found, last_id: LastEventId = None) -> StreamingResponse:
     """Tell each finished generation and each change of the status."""
-    return _stream(one_events(here.catalogue, here.library, entry, here.summarise, last_id))
+    return _stream(here.feeds.events(entry, last_id))
 
 
 def _stream(events: AsyncIterator[bytes]) -> StreamingResponse:

@@ -1,12 +1,21 @@
-"""Label selectors as kubectl takes them: ``a=b,c!=d,e,!f,g in (x,y),h notin (z)``. Pure."""
+"""Selectors as kubectl takes them: of labels, ``a=b,c!=d,e,!f,g in (x,y)``, and of fields. Pure."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from kubevo_core.errors import UserError
 
-__all__ = ["Requirement", "matches", "parse_selector"]
+__all__ = ["Requirement", "fields_of", "matches", "parse_field_selector", "parse_selector"]
+
+# What a field selector may name: as the resource itself offers.
+FIELDS = {
+    "metadata.name": ("metadata", "name"),
+    "metadata.namespace": ("metadata", "namespace"),
+    "spec.environment.id": ("spec", "environment", "id"),
+    "spec.policy.network": ("spec", "policy", "network"),
+}
 
 _KEY = r"(?:[A-Za-z0-9][-A-Za-z0-9.]*/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
 _VALUE = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
@@ -65,3 +74,35 @@ def matches(selector: list[Requirement], labels: Mapping[str, str]) -> bool:
         return has == part.wanted
 
     return all(map(fits, selector))
+
+
+def parse_field_selector(text: str) -> list[Requirement]:
+    """Return the parts of a field selector such as ``spec.environment.id=CartPole-v1``.
+
+    Raises:
+        UserError: it is not one, or names another field.
+    """
+    found = []
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        name, sign, value = (
+            re.split(r"(!=|==|=)", part, maxsplit=1) if "=" in part else (part, "", "")
+        )
+        if name.strip() not in FIELDS or not sign:
+            raise UserError(
+                f"fieldSelector: expected FIELD=VALUE or FIELD!=VALUE with one of "
+                f"{', '.join(FIELDS)}, got {part!r}"
+            )
+        values = frozenset([value.strip()])
+        found.append(Requirement(name.strip(), values, sign != "!="))
+    return found
+
+
+def fields_of(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of a resource that a selector may name."""
+    found = {}
+    for name, path in FIELDS.items():
+        value: Any = document
+        for part in path:
+            value = value[part]
+        found[name] = str(value)
+    return found

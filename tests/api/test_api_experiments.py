@@ -65,10 +65,21 @@ def test_a_list_is_filtered_and_paged(make_run, client):
     assert names(client.get(LIST, params={"state": "Running"})) == []
     assert names(client.get(LIST, params={"labelSelector": "a=b"})) == []
     assert names(client.get(LIST, params={"namespace": "elsewhere"})) == []
+    game = {"fieldSelector": "spec.environment.id=CartPole-v1,metadata.name!=beta"}
+    assert names(client.get(LIST, params=game)) == ["alpha", "gamma"]
+    assert names(client.get(LIST, params={"fieldSelector": "spec.policy.network=dqn"})) == []
 
 
 @pytest.mark.parametrize(
-    "query", [{"limit": 0}, {"labelSelector": "=="}, {"continue": "%%%"}, {"state": "Odd"}]
+    "query",
+    [
+        {"limit": 0},
+        {"labelSelector": "=="},
+        {"fieldSelector": "spec.seed=1"},
+        {"fieldSelector": "x"},
+        {"continue": "%%%"},
+        {"state": "Odd"},
+    ],
 )
 def test_a_wrong_argument_is_named(client, query):
     answer = client.get(LIST, params=query)

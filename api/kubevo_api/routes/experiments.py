@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from kubevo_api.access import Caller
 from kubevo_api.catalogue import ActionRefused, Entry
 from kubevo_api.context import Asking, Context, Found, Here, PageToken
-from kubevo_api.labels import matches, parse_selector
+from kubevo_api.labels import fields_of, matches, parse_field_selector, parse_selector
 from kubevo_api.models import Detail, Extension, State, Summaries, Summary
 from kubevo_api.runs import Library
 from kubevo_api.summaries import detail
@@ -36,13 +36,21 @@ async def list_experiments(
             alias="labelSelector", max_length=1000, description="Such as team=vision,tier!=test."
         ),
     ] = "",
+    field_selector: Annotated[
+        str,
+        Query(
+            alias="fieldSelector",
+            max_length=1000,
+            description="Such as spec.environment.id=CartPole-v1.",
+        ),
+    ] = "",
     q: Annotated[str, Query(max_length=100, description="Part of a name or environment.")] = "",
     state: Annotated[State | None, Query(description="Only those in this state.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 500,
     page: PageToken = None,
 ) -> Summaries:
     """List Experiments by namespace and name; only those that the caller may see."""
-    selector = parse_selector(label_selector)
+    selector, fields = parse_selector(label_selector), parse_field_selector(field_selector)
     visible = await visible_namespaces(here, caller, namespace)
     after = _place(page)
     found = []
@@ -50,6 +58,8 @@ async def list_experiments(
         if entry.key[0] not in visible or not matches(
             selector, entry.document["metadata"].get("labels") or {}
         ):
+            continue
+        if not matches(fields, fields_of(entry.document)):
             continue
         environment = entry.document["spec"]["environment"]["id"]
         if q and q.lower() not in entry.key[1].lower() and q.lower() not in environment.lower():

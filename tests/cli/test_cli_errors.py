@@ -50,7 +50,11 @@ def test_a_wrong_experiment_is_refused_with_its_field(
         (["best", __file__], 1, "found a file"),
         (["plot", ".", "-o", "x.png"], 1, "expected one run in ., found none"),
         (["plot", ".", "-o", "x.gif"], 2, "ends in .pdf or .png or .svg, got '.gif'"),
-        (["export", "kubevo-1:mlp-4-2:1", "-o", "x.pt"], 2, "ends in .json or .md or .onnx or .py or .safetensors"),
+        (
+            ["export", "kubevo-1:mlp-4-2:1", "-o", "x.pt"],
+            2,
+            "ends in .json or .md or .onnx or .py or .safetensors",
+        ),
         (["export", "kubevo-1:mlp-4-2:1", "-o", "no/x.json"], 2, "the folder no does not exist"),
         (["export", "kubevo-9:mlp-4-2:1", "-o", "x.json"], 2, "unknown genome dialect 'kubevo-9'"),
         (["export", "uber-1:mlp-4-2:1", "-o", "x.json"], 2, "unknown genome dialect 'uber-1'"),

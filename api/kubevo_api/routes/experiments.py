@@ -29,6 +29,7 @@ ONE = "/namespaces/{ns}/experiments/{name}"
 async def list_experiments(
     here: Here,
     caller: Asking,
+    *,
     namespace: Annotated[str, Query(max_length=63, description="Only this namespace.")] = "",
     label_selector: Annotated[
         str,

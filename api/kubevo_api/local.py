@@ -92,14 +92,15 @@ class LocalCatalogue:
 
     def _entries(self) -> dict[Key, Entry]:
         """Return the runs; of several with one name, the one that was written to last."""
+        locks = _locks()
         seen: dict[Path, _Seen] = {}
         found: dict[Key, tuple[float, Entry]] = {}
         for path in find_runs(self._root):
             with suppress(FileNotFoundError):  # removed since it was found
-                signature = _signature(path)
+                signature = _signature(path, locks)
                 known = self._seen.get(path)
                 if known is None or known.signature != signature:
-                    known = _Seen(signature, self._entry(path))
+                    known = _Seen(signature, self._entry(path, held=bool(signature[0])))
                 seen[path] = known
                 if known.entry is not None:
                     at, key = _written(path), known.entry.key
@@ -108,21 +109,20 @@ class LocalCatalogue:
         self._seen = seen
         return {key: entry for key, (_, entry) in found.items()}
 
-    def _entry(self, path: Path) -> Entry | None:
+    def _entry(self, path: Path, *, held: bool) -> Entry | None:
         try:
-            run = open_run(path)
-            return Entry(_document(run, self._library), path)
+            return Entry(_document(open_run(path), self._library, held=held), path)
         except KubevoError as exc:  # one damaged run must not hide the others
             log.warning("run_unreadable", path=str(path), error=str(exc))
             return None
 
 
-def _signature(path: Path) -> Signature:
-    """Return what changes when a run does."""
+def _signature(path: Path, locks: frozenset[str]) -> Signature:
+    """Return what changes when a run does; first whether a process works on it."""
     files = [path / "spec.yaml", path / "OWNER", path / ".lock"]
     for repeat in path.glob("repeat-*"):
         files += [repeat / "history.jsonl", repeat / "tests.jsonl"]
-    found: list[Any] = [is_held(path)]
+    found: list[Any] = [_is_held(path, locks)]
     for file in files:
         with suppress(FileNotFoundError):
             status = file.stat()
@@ -136,19 +136,26 @@ def _written(path: Path) -> float:
     return max(times)
 
 
-def is_held(path: Path) -> bool:
+def _locks() -> frozenset[str]:
+    """Return the files that are locked now, as the kernel names them: device and inode."""
+    try:
+        text = Path("/proc/locks").read_text()
+    except OSError:  # not Linux: no run is shown as running
+        return frozenset()
+    return frozenset(word for line in text.splitlines() for word in line.split() if ":" in word)
+
+
+def _is_held(path: Path, locks: frozenset[str]) -> bool:
     """Tell whether a process works on the run, without taking its lock even for a moment."""
     try:
         status = (path / ".lock").stat()
-        locks = Path("/proc/locks").read_text()
     except OSError:
         return False
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
-    wanted = f"{device}:{status.st_ino}"
-    return any(wanted in line.split() for line in locks.splitlines())
+    return f"{device}:{status.st_ino}" in locks
 
 
-def _document(run: Run, library: Library) -> Document:
+def _document(run: Run, library: Library, *, held: bool) -> Document:
     stored = run.experiment()
     experiment = spec.parse(stored, f"{run.path}/spec.yaml").spec
     owner = (run.path / "OWNER").stat()
@@ -165,15 +172,16 @@ def _document(run: Run, library: Library) -> Document:
             "labels": metadata.get("labels") or {},
         },
         "spec": experiment.document(),
-        "status": _status(run, experiment, library, _time(owner.st_mtime)),
+        "status": _status(run, experiment, library, _time(owner.st_mtime), held=held),
     }
 
 
-def _status(run: Run, experiment: spec.ExperimentSpec, library: Library, start: str) -> Document:
+def _status(
+    run: Run, experiment: spec.ExperimentSpec, library: Library, start: str, *, held: bool
+) -> Document:
     repeats = range(experiment.repeats)
     readers = [library.repeat(run.path, number) for number in repeats]
     histories = [reader.history().columns() for reader in readers]
-    held = is_held(run.path)
     status: Document = {"startTime": start}
     lasts = [int(each["generation"][-1]) if len(each["generation"]) else -1 for each in histories]
     if min(lasts) >= 0:

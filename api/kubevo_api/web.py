@@ -222,15 +222,24 @@ class Stalled:
             await self._app(scope, receive, send)
             return
 
+        is_stalled = False
+
         async def in_time(message: Message) -> None:
-            async with asyncio.timeout(self._seconds):
-                await send(message)
+            nonlocal is_stalled
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await send(message)
+            except TimeoutError:
+                is_stalled = True
+                raise
 
         try:
             await self._app(scope, receive, in_time)
-        except TimeoutError:
+        except Exception:
+            if not is_stalled:
+                raise
+            # No crash of ours; the server closes a connection whose answer stays incomplete.
             log.info("client_stalled", path=scope["path"])
-            raise
 
 
 class Observed:

@@ -117,4 +117,14 @@ def _serve_page(app: FastAPI) -> None:
     async def icon() -> Response:
         return RedirectResponse("/static/favicon.svg", 308)
 
-    app.mount("/static", StaticFiles(directory=page, check_dir=False))
+    app.mount("/static", _Page(directory=page))
+
+
+class _Page(StaticFiles):
+    """The page's files; asked about each time, so that no browser mixes two versions of them."""
+
+    def file_response(self, *arguments: Any, **named: Any) -> Response:
+        """Return one file."""
+        found = super().file_response(*arguments, **named)
+        found.headers["cache-control"] = "no-cache"
+        return found

@@ -278,6 +278,9 @@ class Best(FitnessOf):
     mutations: int
     network: str
     parameters: int
+    actions: str | None = Field(
+        None, description="What its values mean, such as `discrete 2`; null before it is known."
+    )
     final_test: FinalTest | None
 
 

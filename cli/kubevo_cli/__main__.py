@@ -27,6 +27,11 @@ EXTRAS = {
     "matplotlib": "cli",
     "threadpoolctl": "evaluator",
     "torch": "torch",
+    "kubernetes": "cluster",
+    "fastapi": "api",
+    "onnx": "api",
+    "plotly": "api",
+    "uvicorn": "api",
 }
 
 

@@ -11,6 +11,9 @@ from typing import Annotated
 
 import typer
 
+from kubevo_cli.cluster import commands as cluster_commands
+from kubevo_cli.cluster import flags
+
 __all__ = ["app"]
 
 RUN_PANEL, RESULTS_PANEL, ABOUT_PANEL = "Search", "Results", "This installation"
@@ -185,17 +188,50 @@ def history(
 
 @app.command(rich_help_panel=RESULTS_PANEL)
 def best(
-    directory: Directory,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|NAME",
+            help="A directory with a run; what is no path here is an Experiment on a cluster.",
+        ),
+    ],
+    *,
     repeat: Repeat = None,
     genome: Annotated[
         bool, typer.Option("--genome", help="Print the genome's text and nothing else.")
     ] = False,
-    output: Output = Form.TEXT,
+    output: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FORM|FILE",
+            help="text, wide, json or yaml; or a file to write, such as model.safetensors, x.onnx, "
+            "x.json or policy.py.",
+        ),
+    ] = "text",
+    force: Force = False,
+    namespace: flags.Namespace = None,
+    context: flags.Context = None,
+    kubeconfig: flags.Kubeconfig = None,
+    service: flags.ServiceUrl = None,
+    token: flags.Token = None,
+    service_namespace: flags.ServiceNamespace = cluster_commands.SYSTEM,
+    service_account: flags.ServiceAccount = cluster_commands.ACCOUNT,
 ) -> None:
-    """Show the best genome of a run."""
-    from kubevo_cli.results import show_best
+    """Show the best genome of a run or an Experiment, or write it to a file."""
+    from kubevo_cli.cluster.best import best as show
+    from kubevo_cli.cluster.options import ClusterOptions, ServiceOptions
 
-    show_best(directory, repeat, output.value, genome_only=genome)
+    show(
+        source,
+        repeat,
+        output,
+        ClusterOptions(namespace, context=context, kubeconfig=kubeconfig),
+        ServiceOptions(service, token, service_namespace, service_account),
+        genome_only=genome,
+        force=force,
+    )
 
 
 @app.command(rich_help_panel=RESULTS_PANEL)
@@ -317,6 +353,9 @@ def serve(
 
     _log_to_stderr()
     serve_directory(directory, port)
+
+
+app.add_typer(cluster_commands.commands)
 
 
 @app.command(rich_help_panel=ABOUT_PANEL)

@@ -18,6 +18,7 @@ PACKAGES = [
     "kubevo_cli",
     "kubevo_operator",
     "kubevo_api",
+    "kubevo_client",
 ]
 FOLDERS = ["core", "operator", "evaluator", "api", "cli"]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from contextlib import suppress
 from typing import Annotated, Any
 
 import yaml
@@ -173,9 +174,19 @@ async def stop(here: Here, caller: Asking, entry: Found) -> Summary:
 
     The budget becomes what has been searched then; extending it lets the search go on.
     """
-    progress = (entry.document.get("status") or {}).get("progress") or {}
-    finished = progress.get("generation", -1) + 1
+    finished = await asyncio.to_thread(_finished, here.library, entry)
     return await _patched(here, caller, entry, {"budget": {"maxGenerations": finished + 1}})
+
+
+def _finished(library: Library, entry: Entry) -> int:
+    """Return how many generations the repeat that is furthest has finished; a status may be old."""
+    status = entry.document.get("status") or {}
+    last = (status.get("progress") or {}).get("generation", -1)
+    for repeat in range(int(entry.document["spec"].get("repeats", 1))):
+        with suppress(KubevoError):  # no directory yet
+            generations = library.repeat(entry.directory, repeat).history().columns()["generation"]
+            last = max(last, int(generations[-1]) if len(generations) else -1)
+    return int(last) + 1
 
 
 @router.post(ONE + "/extend", tags=["actions"])

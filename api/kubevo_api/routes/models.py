@@ -78,7 +78,9 @@ def _final_test(reader: RepeatReader, digest: str) -> FinalTest | None:
 def _described(
     reader: RepeatReader, genome: Genome, fitness: float | None, generation: int
 ) -> Best:
+    description = reader.description()
     return Best(
+        actions=description.actions if description else None,
         fitness=float("nan") if fitness is None else fitness,
         generation=generation,
         repeat=reader.repeat,

@@ -1,8 +1,12 @@
 """The REST service under load: latencies at p99, its memory, and what a search notices of it.
 
-A real `kubevo serve` over a directory of 1,000 runs, one of 10,000 generations and one whose model has
-16 MB; clients on the same machine. Run it by `make bench-api`. A latency here is that of a shared
-machine with two cores, on which the clients compute as well.
+A real `kubevo serve` over a directory of 1,000 runs: one of 10,000 generations, one whose model has
+16 MB, and one that `kubevo run` searches meanwhile, which 200 event streams follow. Run it by
+`make bench-api`.
+
+The search (driver, broker, worker) has one core, the service and all clients together another, so
+that the last figure tells what being looked at costs the search where cores are not short: its
+generations a second with the whole load, over those without, in rounds that take turns.
 """
 
 import argparse
@@ -14,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,10 +31,13 @@ from kubevo_core import spec
 from kubevo_runtime.store import Run, create_run
 
 BASE = "/api/v1/namespaces/local/experiments"
-STREAMS, DOWNLOADERS, ROUNDS = 200, 20, 6
+STREAMS, DOWNLOADERS, ROUNDS = 200, 20, 12
 ROUND_SECONDS = 5.0
-MOST_SLOWER = 1.02
-PAGE, TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
+LEAST_SPEED = 0.98
+PAGE = os.sysconf("SC_PAGE_SIZE")
+CORES = sorted(os.sched_getaffinity(0))
+SEARCH, SERVICE = {CORES[0]}, {CORES[-1]}
+WATCHED = "watched"
 
 
 # --- what is served --------------------------------------------------------------------------------
@@ -130,11 +138,19 @@ class Connection:
             left -= len(await self._reader.read(min(left, 1 << 20)))
         return time.perf_counter() - started, length
 
-    async def listen(self) -> None:
-        """Open an event stream and read it for ever."""
-        self.ask(f"{BASE}/long/events")
-        while await self._reader.read(65536):
-            pass
+    async def listen(self, path: str) -> None:
+        """Open an event stream."""
+        self.ask(path)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        assert b" 200 " in head.split(b"\r\n")[0], head
+
+    async def drain(self) -> int:
+        """Read an event stream until it ends or this is cancelled; return the bytes."""
+        count = 0
+        with suppress(asyncio.CancelledError):
+            while data := await self._reader.read(65536):
+                count += len(data)
+        return count
 
     def close(self) -> None:
         """Close the connection."""
@@ -167,117 +183,94 @@ def p99(values: list[float]) -> float:
 # --- what is measured --------------------------------------------------------------------------------
 
 
-async def under_load(server: Server, say: Callable[..., None]) -> None:
-    for name, path, clients, requests in (
-        ("list of 1,000 Experiments", "/api/v1/experiments?limit=1000", 4, 25),
-        ("history of 10,000 generations, whole", f"{BASE}/long/history", 4, 10),
-        ("history of 10,000 generations, 500 points", f"{BASE}/long/history?points=500", 4, 50),
-        ("one Experiment", f"{BASE}/long", 4, 100),
-    ):
+@asynccontextmanager
+async def listeners(server: Server) -> AsyncIterator[None]:
+    """Let STREAMS clients follow the search that is going on; every one must hear of it."""
+    streams = [await Connection(server).open() for _ in range(STREAMS)]
+    for stream in streams:
+        await stream.listen(f"{BASE}/{WATCHED}/events")
+    tasks = [asyncio.create_task(stream.drain()) for stream in streams]
+    try:
+        await asyncio.sleep(1)
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        heard = await asyncio.gather(*tasks)
+        for stream in streams:
+            stream.close()
+    assert min(heard) > 200, f"a stream heard {min(heard)} bytes"
+
+
+async def under_load(server: Server, experiments: int, say: Callable[..., None]) -> None:
+    async def measure(name: str, path: str, clients: int, requests: int) -> None:
         found, size = await latencies(server, path, clients, requests)
         say(name, statistics.median(found), p99(found), size, server.mebibytes)
-    streams = [await Connection(server).open() for _ in range(STREAMS)]
-    listening = [asyncio.create_task(stream.listen()) for stream in streams]
-    await asyncio.sleep(2)
-    found, size = await latencies(server, f"{BASE}/long", 4, 50)
-    say(
-        f"one Experiment beside {STREAMS} event streams",
-        statistics.median(found),
-        p99(found),
-        size,
-        server.mebibytes,
+
+    await measure(f"list of {experiments:,} Experiments", "/api/v1/experiments?limit=1000", 4, 50)
+    await measure("history of 10,000 generations, whole", f"{BASE}/long/history", 4, 25)
+    await measure(
+        "history of 10,000 generations, 500 points", f"{BASE}/long/history?points=500", 4, 50
     )
-    path = f"{BASE}/large/best/model.safetensors"
-    found, size = await latencies(server, path, DOWNLOADERS, 3)
-    say(
-        f"a model, {DOWNLOADERS} clients at once",
-        statistics.median(found),
-        p99(found),
-        size,
-        server.mebibytes,
-    )
-    for task in listening:
-        task.cancel()
-    await asyncio.gather(*listening, return_exceptions=True)
-    for stream in streams:
-        stream.close()
+    await measure("one Experiment", f"{BASE}/long", 4, 100)
+    model = f"{BASE}/large/best/model.safetensors"
+    async with listeners(server):
+        beside = f"beside {STREAMS} event streams"
+        await measure(f"one Experiment, {beside}", f"{BASE}/long", 4, 100)
+        await measure(f"a model, {DOWNLOADERS} clients at once, {beside}", model, DOWNLOADERS, 5)
 
 
-def slower(root: Path) -> float:
-    """Return the driver's CPU seconds a generation while it is looked at, over those while it is not.
-
-    Rounds with and without 200 event streams and a client that asks ten times a second, in turn.
-    """
-    (root / "x.json").write_text(json.dumps(document("watched", 1_000_000)))
-    command = [sys.executable, "-m", "kubevo_cli", "run", str(root / "x.json"), "--workers", "1"]
-    command += ["--data", str(root / "run"), "--set", "spec.environment.maxEpisodeSteps=50"]
-    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    try:
-        while not list((root / "run").glob("local/*/repeat-0/history.jsonl")):
-            time.sleep(0.2)
-        server = serve(root / "run")
-        try:
-            time.sleep(2)
-            return asyncio.run(_compare(driver.pid, server))
-        finally:
-            server.process.terminate()
-            server.process.wait()
-    finally:
-        driver.terminate()
-        driver.wait()
-
-
-async def _compare(driver: int, server: Server) -> float:
-    connection = await Connection(server).open()
-    path = f"{BASE}/watched"
+async def speed(server: Server) -> float:
+    """Return the search's generations a second with the whole load, over those without."""
 
     async def generation() -> int:
         reader = await Connection(server).open()
-        reader.ask(f"{path}/generations")
+        reader.ask(f"{BASE}/{WATCHED}/generations")
         text = await reader._reader.readuntil(b"]")
         reader.close()
         return int(text.split(b'"last":')[1].split(b",")[0])
 
-    async def a_round(beside: Callable[[], Awaitable[None]]) -> float:
-        before, used = await generation(), _cpu(driver)
-        task = asyncio.ensure_future(beside())
+    async def a_round() -> float:
+        before, started = await generation(), time.perf_counter()
         await asyncio.sleep(ROUND_SECONDS)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        after, spent = await generation(), _cpu(driver) - used
-        return spent / (after - before)
+        return (await generation() - before) / (time.perf_counter() - started)
 
-    async def look() -> None:
-        streams = [await Connection(server).open() for _ in range(STREAMS)]
-        listening = []
-        for stream in streams:
-            stream.ask(f"{path}/events")
-            listening.append(asyncio.ensure_future(_drain(stream)))
-        try:
-            while True:
-                await connection.get(f"{path}/history?points=300")
-                await asyncio.sleep(0.1)
-        finally:
-            for task in listening:
-                task.cancel()
-            for stream in streams:
-                stream.close()
+    async def again_and_again(path: str) -> None:
+        connection = await Connection(server).open()
+        while True:
+            await connection.get(path)
 
     ratios = []
     for _ in range(ROUNDS):
-        alone = await a_round(lambda: asyncio.sleep(ROUND_SECONDS))
-        ratios.append(await a_round(look) / alone)
+        alone = await a_round()
+        async with listeners(server):
+            paths = ["/api/v1/experiments?limit=1000", f"{BASE}/{WATCHED}/history?points=500"]
+            paths += [f"{BASE}/large/best/model.safetensors"] * 2
+            clients = [asyncio.create_task(again_and_again(path)) for path in paths]
+            ratios.append(await a_round() / alone)
+            for client in clients:
+                client.cancel()
+            await asyncio.gather(*clients, return_exceptions=True)
     return statistics.median(ratios)
 
 
-async def _drain(connection: Connection) -> None:
-    while await connection._reader.read(65536):
-        pass
-
-
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+@contextmanager
+def search(root: Path, data: Path) -> Iterator[None]:
+    """Let `kubevo run` search for as long as the context lasts."""
+    (root / "x.json").write_text(json.dumps(document(WATCHED, 1_000_000)))
+    command = [sys.executable, "-m", "kubevo_cli", "run", str(root / "x.json"), "--workers", "1"]
+    command += ["--data", str(data), "--set", "spec.environment.maxEpisodeSteps=50"]
+    os.sched_setaffinity(0, SEARCH)
+    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    os.sched_setaffinity(0, SERVICE)
+    try:
+        while not list(data.glob(f"local/{WATCHED}-*/repeat-0/history.jsonl")):
+            assert driver.poll() is None, "the search has ended"
+            time.sleep(0.2)
+        yield
+    finally:
+        driver.terminate()
+        driver.wait()
 
 
 def main() -> int:
@@ -287,11 +280,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "data"
         sys.stderr.write(f"making {asked.experiments} runs\n")
-        for number in range(asked.experiments - 2):
+        for number in range(asked.experiments - 3):
             make(root, f"run-{number:04}", 1)
         lengthen(make(root, "long", 2), 10_000)
         make(root, "large", 3, "large-dqn-18")
-        server = serve(root)
         print("| answer | median | p99 | bytes | service's memory |\n|---|---|---|---|---|")
 
         def say(name: str, median: float, worst: float, size: int, mebibytes: float) -> None:
@@ -301,14 +293,16 @@ def main() -> int:
                 flush=True,
             )
 
-        try:
-            asyncio.run(under_load(server, say))
-        finally:
-            server.process.terminate()
-            server.process.wait()
-        ratio = slower(Path(folder))
-        print(f"\nthe driver's CPU a generation, looked at / alone: {ratio:.3f} (≤ {MOST_SLOWER})")
-    return 0 if ratio <= MOST_SLOWER else 1
+        with search(Path(folder), root):
+            server = serve(root)
+            try:
+                asyncio.run(under_load(server, asked.experiments, say))
+                ratio = asyncio.run(speed(server))
+            finally:
+                server.process.terminate()
+                server.process.wait()
+        print(f"\nthe search's speed, looked at / alone: {ratio:.3f} (≥ {LEAST_SPEED})")
+    return 0 if ratio >= LEAST_SPEED else 1
 
 
 if __name__ == "__main__":

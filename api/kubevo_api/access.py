@@ -6,6 +6,7 @@ kept for a minute, refusals for ten seconds, by the token's hash. When the API s
 answer, nobody is let in.
 """
 
+import asyncio
 import hashlib
 import hmac
 from collections import OrderedDict
@@ -98,17 +99,36 @@ class Remembered(Generic[T]):
     def __init__(self, clock: Callable[[], float], is_good: Callable[[T], bool]) -> None:
         self._clock = clock
         self._is_good = is_good
-        self._known: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()
+        # Apart: no number of wrong tokens takes the answers of the right ones away.
+        self._good: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()
+        self._bad: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()
+        self._asked: dict[Hashable, asyncio.Future[T]] = {}
 
     async def get(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
         """Return what is known for ``key``, or ask; an error is not remembered."""
-        found = self._known.get(key)
+        found = self._good.get(key) or self._bad.get(key)
         if found is not None and self._clock() < found[0]:
             return found[1]
+        task = self._asked.get(key)
+        if task is None:
+            task = self._asked[key] = asyncio.ensure_future(self._ask(key, ask))
+            task.add_done_callback(lambda done: self._forget(key, done))
+        # Who asks the same meanwhile waits for one answer; one who goes away takes it from nobody.
+        return await asyncio.shield(task)
+
+    async def _ask(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
         answer = await ask()
-        seconds = POSITIVE_SECONDS if self._is_good(answer) else NEGATIVE_SECONDS
-        self._known[key] = (self._clock() + seconds, answer)
-        self._known.move_to_end(key)
-        while len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
+        is_good = self._is_good(answer)
+        self._good.pop(key, None)
+        self._bad.pop(key, None)
+        known = self._good if is_good else self._bad
+        seconds = POSITIVE_SECONDS if is_good else NEGATIVE_SECONDS
+        known[key] = (self._clock() + seconds, answer)
+        while len(known) > REMEMBERED:
+            known.popitem(last=False)
         return answer
+
+    def _forget(self, key: Hashable, done: asyncio.Future[T]) -> None:
+        self._asked.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # whoever asked may be gone

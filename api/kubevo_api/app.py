@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from kubevo_api.context import Context
 from kubevo_api.models import Problem
 from kubevo_api.routes import comparison, events, experiments, models, results, system
-from kubevo_api.web import ConditionalGet, Observed, SecurityHeaders, Stalled, problem_handlers
+from kubevo_api.web import ConditionalGet, HeadAsGet, Observed, SecurityHeaders, problem_handlers
 
 __all__ = ["create_app"]
 
@@ -83,9 +83,9 @@ def create_app(context: Context) -> FastAPI:
     # The last one added is the outermost.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=context.settings.api_body_bytes)
     app.add_middleware(ConditionalGet)
-    app.add_middleware(Stalled, seconds=context.settings.api_stall_seconds)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Observed, metrics=context.metrics)
+    app.add_middleware(HeadAsGet)
     return app
 
 

@@ -80,6 +80,11 @@ class ClusterCatalogue:
                 log.warning("experiments_unknown", namespace=scope or "all", error=str(exc))
                 self._current[scope] = False
                 await asyncio.sleep(AGAIN_SECONDS)
+            except Exception:
+                # A proxy's answer, a field that is not there: the next list may be as it should.
+                log.exception("experiments_not_understood", namespace=scope or "all")
+                self._current[scope] = False
+                await asyncio.sleep(AGAIN_SECONDS)
 
     async def _list_and_watch(self, scope: str) -> None:
         path = experiments_path(scope)

@@ -14,13 +14,13 @@ from kubevo_api.feeds import Feeds
 from kubevo_api.metrics import Metrics
 from kubevo_api.models import Summary
 from kubevo_api.runs import Library, NotThere, RepeatReader
+from kubevo_api.sessions import Sessions, cookie_name
 from kubevo_api.settings import ApiSettings
 from kubevo_api.streams import StreamLimits
 from kubevo_api.summaries import summary
 
 __all__ = [
     "ANYBODY",
-    "COOKIE",
     "Asking",
     "Chosen",
     "Context",
@@ -30,10 +30,9 @@ __all__ = [
     "PageToken",
     "Repeat",
     "SlotNumber",
+    "Token",
     "context_of",
 ]
-
-COOKIE = "kubevo-token"
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Context:
     library: Library
     exports: Exports
     streams: StreamLimits
+    sessions: Sessions
     feeds: Feeds
     metrics: Metrics
 
@@ -77,26 +77,34 @@ def context_of(request: Request) -> Context:
 
 Here = Annotated[Context, Depends(context_of)]
 _bearer = HTTPBearer(auto_error=False, description="A token for this service's audience.")
+# For the document alone: the real name ends with the port, and is read below.
 _cookie = APIKeyCookie(
-    name=COOKIE,
+    name=cookie_name("PORT"),
     auto_error=False,
-    description="The same token, set by POST /session; for GET only, where a browser cannot send "
+    description="Stands for the token of POST /session; for GET only, where a browser cannot send "
     "headers.",
 )
 
 
-async def _caller(
+async def _token(
     request: Request,
     here: Here,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-    cookie: Annotated[str | None, Security(_cookie)],
-) -> Caller:
-    # Another site can make a browser send a cookie, so a cookie changes nothing.
+    _: Annotated[str | None, Security(_cookie)],
+) -> str:
     token = bearer.credentials if bearer is not None else None
-    if token is None and request.method in ("GET", "HEAD"):
-        token = cookie
+    # Another site can make a browser send a cookie, so a cookie changes nothing.
+    if token is None and request.method == "GET":
+        token = here.sessions.token(request.cookies.get(cookie_name(request.url.port), ""))
     if not token:
         raise Unauthenticated("expected a token: Authorization: Bearer TOKEN")
+    return token
+
+
+Token = Annotated[str, Depends(_token)]
+
+
+async def _caller(here: Here, token: Token) -> Caller:
     return await here.access.identify(token)
 
 

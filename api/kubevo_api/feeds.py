@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import structlog
+
 from kubevo_api.catalogue import Catalogue, Entry, Key
 from kubevo_api.history import record
 from kubevo_api.models import Summary
@@ -28,6 +30,8 @@ LOOK_SECONDS = 1.0
 REMEMBERED = 256
 MOST_ROWS = 500
 Row = tuple[int, str]  # generation, JSON
+
+log = structlog.get_logger()
 
 
 class Feed:
@@ -67,6 +71,14 @@ class Feed:
         await self._look()
 
     async def _look(self) -> bool:
+        try:
+            return await self._read()
+        except Exception:
+            # What cannot be shown now may be shown after the next change.
+            log.exception("experiment_not_understood", experiment="/".join(self._entry.key))
+            return False
+
+    async def _read(self) -> bool:
         found = self._catalogue.index.get(self._entry.key)
         if found is None or found.uid != self._entry.uid:
             self.is_gone = True

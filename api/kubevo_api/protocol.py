@@ -1,8 +1,9 @@
-"""The server's protocol, with the two limits that uvicorn lacks.
+"""The server's protocol, with the limits that uvicorn lacks.
 
 A request must have arrived whole within a time: uvicorn limits only the pause between two requests,
 so that a client which sends a byte now and then would keep its connection, and the memory behind it,
-for ever. And a head that is too large is answered with 431.
+for ever. So would one that takes nothing of its answer: it is cut off. And a head that is too large
+is answered with 431.
 """
 
 import asyncio
@@ -21,12 +22,19 @@ log = structlog.get_logger()
 
 
 class TimedProtocol(H11Protocol):
-    """uvicorn's protocol; each request has ``request_seconds`` to arrive."""
+    """uvicorn's protocol; each request has ``request_seconds`` to arrive.
 
-    def __init__(self, *arguments: Any, request_seconds: float, **named: Any) -> None:
+    A client that takes too little of its answer for ``stall_seconds`` is let go.
+    """
+
+    def __init__(
+        self, *arguments: Any, request_seconds: float, stall_seconds: float, **named: Any
+    ) -> None:
         super().__init__(*arguments, **named)
         self._seconds = request_seconds
+        self._stall_seconds = stall_seconds
         self._deadline: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
@@ -44,7 +52,18 @@ class TimedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._disarm()
+        self._taken()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Begin to wait for a client whose buffer is full."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self._stall_seconds, self._let_go)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has taken what there was."""
+        self._taken()
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request; ``msg`` is uvicorn's."""
@@ -82,7 +101,18 @@ class TimedProtocol(H11Protocol):
             log.info("request_too_slow", seconds=self._seconds)
             self.transport.close()
 
+    def _taken(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
-def timed_protocol(seconds: float) -> Any:
+    def _let_go(self) -> None:
+        self._stalled = None
+        log.info("client_stalled", seconds=self._stall_seconds)
+        # Closing would wait for the client to take the rest.
+        self.transport.abort()
+
+
+def timed_protocol(request_seconds: float, stall_seconds: float) -> Any:
     """Return what uvicorn makes a connection's protocol with."""
-    return partial(TimedProtocol, request_seconds=seconds)
+    return partial(TimedProtocol, request_seconds=request_seconds, stall_seconds=stall_seconds)

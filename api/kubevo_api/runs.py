@@ -294,10 +294,10 @@ class RepeatReader:
 
         while generation >= 0:
             scores = self.scores(generation)
-            if not 0 <= slot <= len(scores):
-                raise NotThere(f"generation {generation} has slots 0 to {len(scores) - 1}")
-            carried = slot == len(scores)
             # The carried elite is the elite of the generation before, played again.
+            carried = slot == len(scores) and generation > first and elite_of(generation - 1) >= 0
+            if not carried and not 0 <= slot < len(scores):
+                raise NotThere(f"generation {generation} has slots 0 to {len(scores) - 1}")
             # Its fitness is what it was validated with.
             fitness, parent = (
                 (elites["elite"][generation - 1 - first], elite_of(generation - 1))

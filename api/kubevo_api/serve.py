@@ -27,6 +27,7 @@ from kubevo_api.local import LocalCatalogue
 from kubevo_api.metrics import Metrics
 from kubevo_api.protocol import timed_protocol
 from kubevo_api.runs import Library
+from kubevo_api.sessions import Sessions
 from kubevo_api.settings import ApiSettings
 from kubevo_api.streams import StreamLimits
 from kubevo_core.errors import UserError
@@ -53,7 +54,12 @@ def serve_directory(directory: Path, port: int, ready: Callable[[str], None]) ->
     token = _token(directory / TOKEN_FILE)
     with tempfile.TemporaryDirectory(prefix="kubevo-api-") as cache:
         settings = ApiSettings(
-            data=directory, api_address=LOOPBACK, api_port=port, api_cache=Path(cache) / "exports"
+            data=directory,
+            api_address=LOOPBACK,
+            api_port=port,
+            api_cache=Path(cache),
+            # All have the one token: there is nobody to protect from somebody else.
+            api_streams_each=ApiSettings.api_streams,
         )
         library = Library()
         context = assemble(
@@ -86,6 +92,7 @@ def assemble(
             settings.api_cache, settings.api_cache_bytes, settings.api_exports, metrics
         ),
         feeds=Feeds(catalogue, library, Context.summarise),
+        sessions=Sessions(),
         streams=StreamLimits(settings.api_streams, settings.api_streams_each, metrics),
         metrics=metrics,
     )
@@ -116,7 +123,7 @@ async def serve_forever(
     server = _Server(
         uvicorn.Config(
             app,
-            http=timed_protocol(settings.api_request_seconds),
+            http=timed_protocol(settings.api_request_seconds, settings.api_stall_seconds),
             ws="none",
             log_config=None,
             access_log=False,

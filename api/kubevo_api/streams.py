@@ -9,12 +9,12 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from fastapi.sse import format_sse_event
 
-from kubevo_api.catalogue import Catalogue, Entry, Key
+from kubevo_api.catalogue import Catalogue, Entry, Key, Unavailable
 from kubevo_api.metrics import Metrics
 from kubevo_api.models import Summary
 from kubevo_core.errors import KubevoError
@@ -28,6 +28,7 @@ __all__ = [
     "TooManyStreams",
     "all_events",
     "event_bytes",
+    "while_allowed",
     "within",
 ]
 
@@ -35,6 +36,8 @@ __all__ = [
 PAUSE_SECONDS = 0.25
 RETRY_MILLISECONDS = 2000
 PING_SECONDS = 15.0
+# Answers about rights are remembered as long; a stream outlives a withdrawn right by twice that.
+RIGHTS_SECONDS = 60.0
 
 
 class TooManyStreams(KubevoError):
@@ -129,6 +132,29 @@ async def all_events(
                         "summary", summarise(entry).model_dump_json(by_alias=True), identifier
                     )
         await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def while_allowed(
+    events: AsyncIterator[bytes], is_allowed: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[bytes]:
+    """Pass events on as long as the caller's rights last; the client then comes again, or not.
+
+    The pings see to it that a silent stream is looked at as well.
+    """
+    clock = asyncio.get_running_loop().time
+    checked = clock()
+    async with aclosing(events) as open_events:  # type: ignore[type-var]
+        async for event in open_events:
+            if clock() - checked >= RIGHTS_SECONDS:
+                try:
+                    if not await is_allowed():
+                        return
+                except Unavailable:
+                    pass  # nobody can tell now; what was so is so for a while
+                except KubevoError:
+                    return  # the token has ended
+                checked = clock()
+            yield event
 
 
 async def within(waiting: Awaitable[object], seconds: float) -> bool:

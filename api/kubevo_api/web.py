@@ -1,6 +1,5 @@
 """What every request passes: conditional answers, security headers, time limits, problem details."""
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from typing import Any
 import structlog
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,9 +24,10 @@ from kubevo_core.errors import KubevoError, RunNotFound, SpecError, UserError
 
 __all__ = [
     "ConditionalGet",
+    "Download",
+    "HeadAsGet",
     "Observed",
     "SecurityHeaders",
-    "Stalled",
     "problem",
     "problem_handlers",
 ]
@@ -128,6 +128,32 @@ problem_handlers: dict[type[Exception] | int, Any] = {
 }
 
 
+class Download(FileResponse):
+    """A file, whole or in parts; a range that it does not have is refused as everything else is."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        refused: Message | None = None
+
+        async def told(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] in (400, 416):
+                refused = message
+            elif refused is None:
+                await send(message)
+
+        await super().__call__(scope, receive, told)
+        if refused is not None:
+            size = Headers(raw=refused["headers"]).get("content-range", "").rpartition("/")[2]
+            headers = {"accept-ranges": "bytes"}
+            if size:
+                headers["content-range"] = f"bytes */{size}"
+            wanted = Headers(scope=scope).get("range", "")
+            detail = f"Range: expected bytes=FIRST-LAST within {size or 'its'} bytes, got {wanted}"
+            answer = problem(Request(scope), refused["status"], detail, headers)
+            await answer(scope, receive, send)
+
+
 # --- middlewares -----------------------------------------------------------------------------------
 
 
@@ -139,7 +165,7 @@ class ConditionalGet:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
+        if scope["type"] != "http" or scope["method"] != "GET":
             await self._app(scope, receive, send)
             return
         known = Headers(scope=scope).get("if-none-match", "")
@@ -186,6 +212,31 @@ def etag_matches(etag: str, known: str) -> bool:
     return wanted in names or "*" in names
 
 
+class HeadAsGet:
+    """Answers HEAD as GET without its body; an event stream, which has no end, is not asked."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if (
+            scope["type"] != "http"
+            or scope["method"] != "HEAD"
+            or scope["path"].endswith("/events")
+        ):
+            await self._app(scope, receive, send)
+            return
+
+        async def bare(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        scope["method"] = "GET"
+        await self._app(scope, receive, bare)
+
+
 class SecurityHeaders:
     """Adds the headers that keep a browser from being used against its owner."""
 
@@ -207,39 +258,6 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, secured)
-
-
-class Stalled:
-    """Lets go of a client that takes nothing of its answer for ``seconds``."""
-
-    def __init__(self, app: ASGIApp, seconds: float) -> None:
-        self._app = app
-        self._seconds = seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        is_stalled = False
-
-        async def in_time(message: Message) -> None:
-            nonlocal is_stalled
-            try:
-                async with asyncio.timeout(self._seconds):
-                    await send(message)
-            except TimeoutError:
-                is_stalled = True
-                raise
-
-        try:
-            await self._app(scope, receive, in_time)
-        except Exception:
-            if not is_stalled:
-                raise
-            # No crash of ours; the server closes a connection whose answer stays incomplete.
-            log.info("client_stalled", path=scope["path"])
 
 
 class Observed:

@@ -122,7 +122,8 @@ def _facts(of: BestOfRun, backend: str | None) -> Facts:
         validation_episodes=spec.algorithm.genetic_algorithm.elite_episodes,
         final_test_mean=mean,
         final_test_interval=interval,
-        final_test_episodes=test["episodes"] if test else 0,
+        # A test with a failed episode has no mean; the service says nothing of it either.
+        final_test_episodes=test["episodes"] if test and mean is not None else 0,
         frames=int(rows[-1]["frames"]) if rows else 0,
         seed=spec.seed,
         backend=backend,

@@ -47,8 +47,8 @@ class Best:
     def download(self, file: str, target: str | Path | None = None, *, force: bool = False) -> Path:
         """Download one of FILES to ``target`` (default: its own name here) and return the path.
 
-        It is the file of this genome's repeat as it is now; a search that goes on may have found a
-        better one meanwhile, which is refused.
+        It is the file of this very genome: where a search that goes on has found a better one
+        meanwhile, the service refuses, and ``best()`` gives the new one.
 
         Raises:
             UserError: no such file, or the target exists already and ``force`` is not given.
@@ -63,7 +63,9 @@ class Best:
             raise UserError(f"{path}: exists already; force=True (--force) overwrites it")
         if not path.parent.is_dir():
             raise UserError(f"{path}: the folder {path.parent} does not exist; make it first")
-        self._transport.download(self._path(file), {"repeat": self.repeat}, path)
+        self._transport.download(
+            self._path(file), {"repeat": self.repeat, "digest": self.digest}, path
+        )
         return path
 
     def load_policy(self, environment: Any = None) -> Policy:

@@ -180,6 +180,7 @@ class Transport:
         if payload is not None:
             sent["Content-Type"] = "application/json"
         connection = _Connection(self)
+        answer = None
         try:
             with self._guarded():
                 connection.request(method, target, payload, sent)
@@ -188,6 +189,8 @@ class Transport:
                 raise _refusal(answer.status, path, self._read(answer, MOST_ERROR_BYTES), self.url)
             yield answer, connection
         finally:
+            if answer is not None:
+                answer.close()  # one that ends with its connection holds the socket alone
             connection.close()
 
     def _read(self, answer: http.client.HTTPResponse, most: int) -> bytes:

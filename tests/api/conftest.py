@@ -1,9 +1,13 @@
 """A service over a real directory of runs: in this process for most tests, over a socket for some."""
 
+import asyncio
+import dataclasses
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +22,7 @@ from kubevo_api.access import LocalAccess
 from kubevo_api.app import create_app
 from kubevo_api.local import LocalCatalogue
 from kubevo_api.runs import Library
-from kubevo_api.serve import assemble
+from kubevo_api.serve import assemble, listen, serve_forever
 from kubevo_api.settings import ApiSettings
 from kubevo_runtime.store import Run
 
@@ -118,3 +122,38 @@ def serve_once(
     """Return a starter of `kubevo serve` for a module's tests."""
     with starter(tmp_path_factory.mktemp("served")) as start:
         yield start
+
+
+@contextmanager
+def served_here(settings: ApiSettings) -> Iterator[Served]:
+    """Serve with settings of a test's own, from a thread of this process."""
+    settings = dataclasses.replace(settings, api_port=0, api_address="127.0.0.1")
+    settings.data.mkdir(exist_ok=True)
+    library = Library()
+    catalogue = LocalCatalogue(settings.data, library)
+    context = assemble(settings, catalogue, LocalAccess(TOKEN), library)
+    ready, over = threading.Event(), threading.Event()
+
+    async def serve(listening: socket.socket) -> None:
+        app = create_app(context)
+        task = asyncio.create_task(serve_forever(app, settings, listening, ready.set))
+        await asyncio.to_thread(over.wait)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    with listen(settings) as listening:
+        thread = threading.Thread(target=lambda: asyncio.run(serve(listening)))
+        thread.start()
+        try:
+            assert ready.wait(20)
+            yield Served("127.0.0.1", listening.getsockname()[1], TOKEN)
+        finally:
+            over.set()
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def serve_here() -> Callable[[ApiSettings], AbstractContextManager[Served]]:
+    """Return a context that serves with settings of a test's own."""
+    return served_here

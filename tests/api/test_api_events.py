@@ -3,7 +3,7 @@
 import http.client
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from api_parts import EXPERIMENTS
@@ -19,7 +19,8 @@ def stream(served, path: str, last_id: str | None = None) -> Iterator[http.clien
         headers["Last-Event-ID"] = last_id
     connection.request("GET", path, headers=headers)
     try:
-        yield connection.getresponse()
+        with connection.getresponse() as answer:
+            yield answer
     finally:
         connection.close()
 
@@ -98,23 +99,24 @@ def test_the_stream_of_all_tells_what_changes(settings, make_run, serve):
         assert next(events(answer))["event"] == "deleted"
 
 
-def test_one_caller_has_only_so_many_streams(client, make_run, settings, serve):
+def test_one_caller_has_only_so_many_streams(make_run, settings, serve_here):
     make_run()
-    served = serve(settings.data)
-    opened = []
-    try:
-        for _ in range(50):
-            context = stream(served, STREAM)
-            opened.append(context)
-            assert context.__enter__().status == 200
+    with serve_here(settings) as served, ExitStack() as opened:
+        for _ in range(settings.api_streams_each):
+            assert opened.enter_context(stream(served, STREAM)).status == 200
         with stream(served, STREAM) as answer:
             assert answer.status == 429
             assert answer.headers["retry-after"]
             problem = json.loads(answer.read())
-            assert "50 event streams" in problem["detail"]
-    finally:
-        for context in opened:
-            context.__exit__(None, None, None)
+            assert f"{settings.api_streams_each} event streams" in problem["detail"]
+
+
+def test_who_has_the_directory_to_himself_has_many_streams(make_run, settings, serve):
+    make_run()
+    served = serve(settings.data)
+    with ExitStack() as opened:
+        for _ in range(200):
+            assert opened.enter_context(stream(served, STREAM)).status == 200
 
 
 def test_a_stream_that_is_closed_makes_room(settings, make_run, serve):

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import yaml
-from api_parts import AUTHORIZED, EXPERIMENTS
+from api_parts import AUTHORIZED, EXPERIMENTS, TOKEN
 
 from kubevo_core import spec
 
@@ -143,6 +143,7 @@ def test_a_browser_gets_a_cookie_that_reads_and_does_not_write(make_run, client)
     cookie = answer.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
+    assert TOKEN not in answer.headers["set-cookie"]
     client.headers.pop("authorization")
     assert client.get(f"{EXPERIMENTS}/test").status_code == 200
     assert client.post(f"{EXPERIMENTS}/test/suspend").status_code == 401

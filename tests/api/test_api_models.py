@@ -8,7 +8,10 @@ import pytest
 from api_parts import EXPERIMENTS
 from safetensors.numpy import load
 
+from kubevo_api.downloads import Exports
+from kubevo_api.metrics import Metrics
 from kubevo_core import checkpoint, decode
+from kubevo_core.errors import UserError
 
 FILES = ["genome.json", "model.safetensors", "model.onnx", "policy.py", "README.md"]
 
@@ -59,6 +62,39 @@ def test_every_file_is_served_whole_in_parts_and_not_twice(make_run, fetch, file
     assert fetch(f"test/best/{file}", **{"If-None-Match": whole.headers["etag"]}).status_code == 304
     beyond = fetch(f"test/best/{file}", Range=f"bytes={len(whole.content)}-")
     assert beyond.status_code == 416
+    assert beyond.headers["content-type"] == "application/problem+json"
+    assert beyond.headers["content-range"] == f"bytes */{len(whole.content)}"
+
+
+@pytest.mark.parametrize(
+    "path", ["test", "test/history", *(f"test/best/{file}" for file in FILES), "test/spec.yaml"]
+)
+def test_what_can_be_got_can_be_asked_about(make_run, client, path):
+    make_run()
+    whole, head = (ask(f"{EXPERIMENTS}/{path}") for ask in (client.get, client.head))
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("etag", "content-length", "content-type"):
+        assert head.headers[name] == whole.headers[name]
+
+
+def test_the_best_that_is_another_one_by_now_is_refused(make_run, client, fetch):
+    run = make_run()
+    path = f"{EXPERIMENTS}/test/best/model.safetensors"
+    digest = best_of(run).genome.digest
+    assert client.get(path, params={"digest": digest}).status_code == 200
+    refused = client.get(path, params={"digest": "f" * 64})
+    assert refused.status_code == 409
+    assert digest[:16] in refused.json()["detail"]
+
+
+def test_the_weights_say_how_good_they_are(make_run, fetch, get):
+    make_run()
+    content = fetch("test/best/model.safetensors").content
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    scores = json.loads(header["__metadata__"]["scores"])
+    best = get("test/best")
+    assert scores["fitness"] == best["fitness"]
+    assert scores["finalTest"]["mean"] == best["finalTest"]["mean"]
 
 
 def test_the_elite_and_any_individual_can_be_had(make_run, fetch):
@@ -104,16 +140,18 @@ def test_many_who_ask_at_once_wait_for_one_export(make_run, client, monkeypatch)
     assert len(set(answers)) == 1
 
 
-def test_old_exports_make_room(make_run, get, client, settings):
+def test_old_exports_make_room(make_run, get, client, settings, monkeypatch):
     make_run(budget={"maxGenerations": 4})
     context = client.app.state.context
     context.exports._most_bytes = 3000
+    monkeypatch.setattr("kubevo_api.downloads.GRACE_SECONDS", 0)
     for generation in range(4):
         for slot in range(6):
             path = f"{EXPERIMENTS}/test/generations/{generation}/individuals/{slot}"
             assert client.get(f"{path}/model.safetensors").status_code == 200
-    held = [file.stat().st_size for file in settings.api_cache.iterdir()]
+    held = [file.stat().st_size for file in settings.api_cache.glob("*/*")]
     assert sum(held) <= 3000 + max(held)
+    assert len(context.exports._known) == len(held)
     # What was dropped is made again.
     assert client.get(f"{EXPERIMENTS}/test/generations/0/individuals/0/genome.json").is_success
 
@@ -131,3 +169,32 @@ def test_a_video_is_served_in_parts_and_one_that_is_not_there_is_not(make_run, f
     assert answer.headers["content-type"] == "video/mp4"
     assert fetch("test/best/video.mp4").status_code == 200
     assert fetch("test/generations/2/video.mp4").status_code == 404
+
+
+def test_the_cache_removes_what_is_its_own_alone(settings):
+    theirs = settings.api_cache / "runs"
+    theirs.mkdir(parents=True)
+    left = settings.api_cache / "kubevo-exports-of-one-that-was-killed"
+    left.mkdir()
+    first, second = (Exports(settings.api_cache, 10**6, 1, Metrics()) for _ in range(2))
+    first.open()
+    second.open()  # does not take the first one's folder
+    assert len(list(settings.api_cache.iterdir())) == 3
+    first.close()
+    second.close()
+    assert list(settings.api_cache.iterdir()) == [theirs]
+
+
+def test_a_cache_that_is_a_link_to_a_volume_is_used(settings, tmp_path):
+    (tmp_path / "volume").mkdir()
+    settings.api_cache.symlink_to(tmp_path / "volume")
+    exports = Exports(settings.api_cache, 10**6, 1, Metrics())
+    exports.open()
+    exports.close()
+    assert (tmp_path / "volume").is_dir()
+
+
+def test_a_cache_that_cannot_be_written_to_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="KUBEVO_API_CACHE"):
+        Exports(tmp_path / "file", 10**6, 1, Metrics()).open()

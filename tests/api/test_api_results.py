@@ -121,10 +121,22 @@ def test_genomes_that_were_pruned_are_gone_with_the_rule(make_run, client, get):
     assert get("test/generations/5/scores")["columns"]["slot"] == list(range(6))
 
 
-@pytest.mark.parametrize("path", ["generations/30", "generations/30/population", "generations/30/histogram", "generations/2/individuals/6", "generations/30/individuals/0/lineage", "generations/2/individuals/7/lineage"])  # fmt: skip
+@pytest.mark.parametrize("path", ["generations/30", "generations/30/population", "generations/30/histogram", "generations/2/individuals/6", "generations/30/individuals/0/lineage", "generations/2/individuals/7/lineage", "generations/0/individuals/6/lineage"])  # fmt: skip
 def test_what_is_not_there_is_not_found(make_run, client, path):
     make_run()
     assert client.get(f"{EXPERIMENTS}/test/{path}").status_code == 404
+
+
+def test_a_page_of_long_genomes_is_shorter(make_run, get, monkeypatch):
+    run = make_run()
+    monkeypatch.setattr("kubevo_api.routes.results.PAGE_BYTES", 100)
+    slots, query = [], {}
+    while query is not None:
+        found = get("test/generations/2/population", **query)
+        assert 0 < len(found["items"]) <= 3
+        slots += [item["slot"] for item in found["items"]]
+        query = {"continue": found["continue"]} if found["continue"] else None
+    assert slots == list(range(len(finished(run, 2).population)))
 
 
 def test_a_lineage_leads_back_to_the_start_through_pruned_generations(make_run, get):

@@ -17,6 +17,7 @@ from gymnasium import spaces
 
 from kubevo_api.exports import FORMATS
 from kubevo_api.exports.model import Facts, Model
+from kubevo_api.exports.requirements import requirements
 from kubevo_api.exports.scripts import player
 from kubevo_core import decode, spec
 from kubevo_core.errors import UserError
@@ -246,6 +247,26 @@ def test_onnx_says_what_it_is():
     told = {each.key: each.value for each in loaded.metadata_props}
     assert told["digest"] == model.genome.digest
     assert told["sha256"] == decode.sha256(decode.parameters(model.genome))
+
+
+def test_the_card_names_the_extra_that_an_environment_needs():
+    for found in gymnasium.registry.values():
+        module = str(found.entry_point)
+        extra = next((x for x in ("box2d", "mujoco") if f"gymnasium.envs.{x}" in module), None)
+        if extra:
+            needs = requirements(environment(found.id, 100))
+            assert needs == ["numpy", f"gymnasium[{extra}]"], found.id
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--episodes", "0"), ("--seed", "-1"), ("--model", "policy.py")]
+)
+def test_the_script_says_what_it_cannot_take(tmp_path, arguments):
+    download(model_for(WORLDS["CartPole"][0]), tmp_path)
+    done = run(tmp_path, *arguments)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "expected" in done.stderr
 
 
 def test_the_weights_file_holds_the_flat_vector():

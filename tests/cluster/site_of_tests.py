@@ -422,7 +422,7 @@ class Site:
             )
             for line in self.control_plane.audit()
             if line["responseStatus"]["code"] < 300
-            and uid in (None, line["requestObject"]["metadata"]["uid"])
+            and uid in (None, line["requestObject"].get("metadata", {}).get("uid"))
         ]
 
     def directories(self, name: str) -> list[Path]:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 WORDS = {
     *("and", "or", "unless", "by", "on", "group_left", "offset", "bool"),
     *("sum", "max", "count", "rate", "increase", "time", "absent", "clamp_min"),
-    *("histogram_quantile", "avg_over_time"),
+    *("histogram_quantile", "avg_over_time", "max_over_time"),
 }
 MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"((?:[^"\\]|\\.)*)"')
 

@@ -189,8 +189,11 @@ TROUBLES = {
     "the API went away": Scenario(
         {name: "0+0x29 stale" for name in WELL if "api_" in name},
         {"KubevoApiDown": ""},
-        at=80,
-        before=64,
+        at=40,
+        before=33,
+    ),
+    "the API has been away for hours": Scenario(
+        {name: "0+0x29 stale" for name in WELL if "api_" in name}, {"KubevoApiDown": ""}, at=280
     ),
     "the API fails": Scenario(answers(good=54, bad=6), {"KubevoApiErrors": "10%"}, before=9),
     "the API is slow": Scenario(answers(within="10"), {"KubevoApiSlow": "9.92s"}, before=14),

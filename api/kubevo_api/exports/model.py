@@ -31,6 +31,24 @@ class Facts:
     backend: str | None
     version: str
 
+    @property
+    def scores(self) -> dict[str, object]:
+        """How good it is, as plain JSON values: equal for a genome until it is tested again."""
+        found: dict[str, object] = {
+            "experiment": self.experiment,
+            "repeat": self.repeat,
+            "generation": self.generation,
+            "fitness": self.fitness,
+            "validationEpisodes": self.validation_episodes,
+        }
+        if self.final_test_mean is not None:
+            found["finalTest"] = {
+                "mean": self.final_test_mean,
+                "ci95": self.final_test_interval,
+                "episodes": self.final_test_episodes,
+            }
+        return found
+
 
 @dataclass(frozen=True)
 class Model:

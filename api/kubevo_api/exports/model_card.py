@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from kubevo_api.exports.model import Facts, Model
+from kubevo_api.exports.requirements import requirements, shell_words
 from kubevo_core import decode
 from kubevo_core.networks import network
 
@@ -25,7 +26,11 @@ def _environment(model: Model) -> str:
 
 def _front(model: Model) -> dict[str, Any]:
     tags = ["reinforcement-learning", "deep-reinforcement-learning", "neuroevolution"]
-    found: dict[str, Any] = {"library_name": "kubevo", "tags": tags}
+    found: dict[str, Any] = {
+        "library_name": "kubevo",
+        "pipeline_tag": "reinforcement-learning",
+        "tags": tags,
+    }
     facts = model.facts
     if model.environment is None:
         return found
@@ -82,19 +87,22 @@ def _about(model: Model) -> list[str]:
 
 
 def _use(model: Model) -> list[str]:
-    needs = "numpy gymnasium"
-    remark = ""
-    if model.environment is not None and model.environment.is_atari:
-        needs = "numpy ale-py gymnasium opencv-python-headless"
-        remark = "\n\nThe emulator, ale-py, is licensed under GPL-2.0-only."
-    environment = ""
-    if model.environment is not None:
-        text = json.dumps(model.environment_document, indent=2)
-        environment = f"\n\nThe environment, exactly:\n\n```json\n{text}\n```"
-    return [
+    environment = model.environment
+    if environment is None:
+        return []
+    play = ["python policy.py --episodes 100"]
+    if model.facts is not None and model.facts.final_test_episodes:
+        play.append("python policy.py --final    # the held-out episodes above, once more")
+    commands = "\n".join([f"pip install {shell_words(requirements(environment))}", *play])
+    parts = [
         "## Play it",
-        f"```sh\npip install {needs}\npython policy.py --episodes 100\n```{remark}{environment}",
+        f"`policy.py` plays `model.safetensors` beside it; it does not need kubevo.\n\n```sh\n{commands}\n```",
     ]
+    if environment.is_atari:
+        parts.append("The emulator, ale-py, is licensed under GPL-2.0-only.")
+    text = json.dumps(model.environment_document, indent=2)
+    parts.append(f"The environment, exactly:\n\n```json\n{text}\n```")
+    return parts
 
 
 def _verify(model: Model) -> list[str]:

@@ -26,6 +26,11 @@ from kubevo_core.networks import PIXELS, Conv, Dense, Network, network
 __all__ = ["onnx_bytes"]
 
 OPSET, IR_VERSION = 17, 8  # old enough for every runtime of the last years
+MEANINGS = {
+    "discrete": "the index of the largest value",
+    "multi-discrete": "the index of the largest value of each block",
+    "continuous": "the values; clip them to the action space",
+}
 ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh"}
 
 
@@ -48,7 +53,7 @@ def onnx_bytes(model: Model) -> bytes:
         producer_name="kubevo",
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
-        doc_string=f"{shape.id}; action: {model.actions or 'the index of the largest value'}",
+        doc_string=f"{shape.id}; action: {_meaning(model.actions)}",
     )
     helper.set_model_props(
         made,
@@ -64,6 +69,14 @@ def onnx_bytes(model: Model) -> bytes:
     checker.check_model(made, full_check=True)
     found: bytes = made.SerializeToString(deterministic=True)
     return found
+
+
+def _meaning(layout: str | None) -> str:
+    """Return in words what the output ``action`` is; ``layout`` is as a Description says it."""
+    if layout is None:
+        return "the index of the largest value (the environment is not known)"
+    kind = layout.partition(" ")[0]
+    return f"{layout}: {MEANINGS[kind]}"
 
 
 class _Graph:

@@ -2,22 +2,26 @@
 
 It is ``scripts/player.py`` with the model's own numbers in it, and for Atari the game of
 ``scripts/atari_world.py`` in place of Gymnasium's. With equal episode seeds it gives exactly the
-returns that the search's ``numpy`` backend gives.
+returns that the search's ``numpy`` backend gives. Its first lines tell what to install in the form
+of inline script metadata (PEP 723), so that ``uv run policy.py`` needs nothing else.
 """
 
 import json
+import re
 from decimal import Decimal
 from importlib import resources
 from typing import Any
 
 from kubevo_api.exports.model import Model
+from kubevo_api.exports.requirements import requirements, shell_words
 from kubevo_core import decode, spec
 from kubevo_core.errors import UserError
 from kubevo_core.networks import Conv, Layer, network
 
 __all__ = ["policy_script"]
 
-BEGIN = "# ruff: "
+BEGIN = "import argparse\n"
+EXPORTED = re.compile(r"^__all__ = .*\n\n", re.MULTILINE)
 GAME = "# --- the game "
 SCRIPT = "# --- the script "
 EMPTY = "SETTINGS: dict[str, Any] = {}"
@@ -37,7 +41,7 @@ def policy_script(model: Model) -> bytes:
         )
     parts = resources.files("kubevo_api.exports") / "scripts"
     text = (parts / "player.py").read_text(encoding="utf-8")
-    text = text[text.index(BEGIN) :]
+    text = EXPORTED.sub("", text[text.index(BEGIN) :])
     if environment.is_atari:
         game = _section((parts / "atari_world.py").read_text(encoding="utf-8"))
         text = text.replace(_section(text), game)
@@ -52,12 +56,22 @@ def _section(text: str) -> str:
 
 
 def _head(model: Model, environment: spec.Environment) -> str:
-    needs = "numpy, ale_py and cv2" if environment.is_atari else "numpy and gymnasium"
-    place = f" of {model.facts.experiment}" if model.facts else ""
+    needs = requirements(environment)
+    listed = "".join(f'#     "{name}",\n' for name in needs)
+    place = f"\nof the search {model.facts.experiment}" if model.facts else ""
+    module = environment.id.rpartition(":")[0]
+    also = f"the module {module}, " if module else ""
     return (
-        f'"""Plays {environment.id} with the genome {model.genome.digest[:16]}{place}.\n\n'
-        f"It needs {needs}, and model.safetensors beside it:\n\n"
-        "    python policy.py --episodes 100\n"
+        "#!/usr/bin/env python3\n"
+        "# /// script\n"
+        '# requires-python = ">=3.10"\n'
+        f"# dependencies = [\n{listed}# ]\n"
+        "# ///\n"
+        f'"""Plays {environment.id} with the policy {model.genome.digest[:16]}{place}.\n\n'
+        f"It needs {also}model.safetensors beside it, and\n\n"
+        f"    pip install {shell_words(needs)}\n"
+        "    python policy.py --episodes 100\n\n"
+        "Equal seeds give equal returns, on one type of CPU with the same versions of these packages.\n"
         '"""\n\n'
     )
 
@@ -84,7 +98,11 @@ def _settings(model: Model, environment: spec.Environment) -> dict[str, Any]:
 
 
 def _layer(layer: Layer) -> dict[str, Any]:
-    found: dict[str, Any] = {"inputs": layer.inputs, "outputs": layer.outputs}
+    found: dict[str, Any] = {
+        "tensors": [tensor.name for tensor in layer.tensors],
+        "inputs": layer.inputs,
+        "outputs": layer.outputs,
+    }
     if isinstance(layer, Conv):
         return found | {"kernel": layer.kernel, "stride": layer.stride, "activation": "relu"}
     return found | {"activation": layer.activation}

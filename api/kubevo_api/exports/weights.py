@@ -5,8 +5,8 @@ the data behind the header is exactly the flat parameter vector, so its sha256 i
 ``decode.sha256``, and any reader of the format reads it::
 
     8 bytes   length of the header, little-endian u64
-    header    JSON: __metadata__ (kubevo, dialect, genome, environment, sha256), then each tensor's
-              dtype, shape and offsets; padded with spaces to a multiple of 8
+    header    JSON: __metadata__ (kubevo, dialect, network, genome, sha256, environment, scores),
+              then each tensor's dtype, shape and offsets; padded with spaces to a multiple of 8
     data      float32, little-endian, tensors in the order of the network's layout
 """
 
@@ -33,6 +33,8 @@ def safetensors_bytes(model: Model) -> bytes:
     }
     if model.environment is not None:
         metadata["environment"] = json.dumps(model.environment_document)
+    if model.facts is not None:
+        metadata["scores"] = json.dumps(model.facts.scores)
     header: dict[str, Any] = {"__metadata__": metadata}
     start = 0
     for tensor in network(model.genome.network).layout:

@@ -1,15 +1,15 @@
 """Event streams."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import StreamingResponse
 
 from kubevo_api.catalogue import Key
-from kubevo_api.context import Asking, Found, Here
+from kubevo_api.context import Asking, Found, Here, Token
 from kubevo_api.routes.experiments import visible_namespaces
-from kubevo_api.streams import all_events
+from kubevo_api.streams import all_events, while_allowed
 
 __all__ = ["router"]
 
@@ -33,29 +33,35 @@ async def _slot(here: Here, caller: Asking) -> AsyncIterator[None]:
         yield
 
 
-async def _visible(
-    here: Here,
-    caller: Asking,
-    namespace: Annotated[str, Query(max_length=63, description="Only this namespace.")] = "",
-) -> Callable[[Key], bool]:
-    """Return which Experiments the caller sees: as the list at the stream's start."""
-    if not namespace and await here.access.allows(caller, "list", "", ""):
-        return lambda _: True
-    namespaces = await visible_namespaces(here, caller, namespace)
-    return lambda key: key[0] in namespaces
-
-
 # Held until the stream has ended; too many are refused before it begins.
 SLOT = [Depends(_slot)]
-Visible = Annotated[Callable[[Key], bool], Depends(_visible)]
 
 
 @router.get("/events", response_class=EventStream, dependencies=SLOT)
 async def all_changes(
-    here: Here, visible: Visible, last_id: LastEventId = None
+    here: Here,
+    caller: Asking,
+    token: Token,
+    *,
+    namespace: Annotated[str, Query(max_length=63, description="Only this namespace.")] = "",
+    last_id: LastEventId = None,
 ) -> StreamingResponse:
     """Tell whenever an Experiment changes: summary, deleted, or reset (load the list again)."""
-    return _stream(all_events(here.catalogue, visible, here.summarise, last_id))
+    sees_all = not namespace and await here.access.allows(caller, "watch", "", "")
+    namespaces = await visible_namespaces(here, caller, namespace, "watch")
+
+    def visible(key: Key) -> bool:
+        return sees_all or key[0] in namespaces
+
+    async def is_allowed() -> bool:
+        again = await here.access.identify(token)
+        if sees_all:
+            return await here.access.allows(again, "watch", "", "")
+        # With fewer or more namespaces it is another stream: the client comes again at once.
+        return await visible_namespaces(here, again, namespace, "watch") == namespaces
+
+    events = all_events(here.catalogue, visible, here.summarise, last_id)
+    return _stream(while_allowed(events, is_allowed))
 
 
 @router.get(
@@ -63,9 +69,17 @@ async def all_changes(
     response_class=EventStream,
     dependencies=SLOT,
 )
-async def changes(here: Here, entry: Found, last_id: LastEventId = None) -> StreamingResponse:
+async def changes(
+    here: Here, caller: Asking, token: Token, entry: Found, last_id: LastEventId = None
+) -> StreamingResponse:
     """Tell each finished generation and each change of the status."""
-    return _stream(here.feeds.events(entry, last_id))
+    await here.require(caller, "watch", *entry.key)
+
+    async def is_allowed() -> bool:
+        again = await here.access.identify(token)
+        return await here.access.allows(again, "watch", *entry.key)
+
+    return _stream(while_allowed(here.feeds.events(entry, last_id), is_allowed))
 
 
 def _stream(events: AsyncIterator[bytes]) -> StreamingResponse:

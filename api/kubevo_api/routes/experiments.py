@@ -9,13 +9,14 @@ import yaml
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from kubevo_api.access import Caller
+from kubevo_api.access import Caller, Verb
 from kubevo_api.catalogue import ActionRefused, Entry
 from kubevo_api.context import Asking, Context, Found, Here, PageToken
 from kubevo_api.labels import fields_of, matches, parse_field_selector, parse_selector
 from kubevo_api.models import Detail, Extension, State, Summaries, Summary
 from kubevo_api.runs import Library
 from kubevo_api.summaries import detail
+from kubevo_api.summaries import state as state_of
 from kubevo_core import spec
 from kubevo_core.errors import KubevoError, UserError
 from kubevo_runtime.intervals import mean_interval
@@ -24,6 +25,7 @@ __all__ = ["router"]
 
 router = APIRouter()
 ONE = "/namespaces/{ns}/experiments/{name}"
+REVIEWS = 16  # asked of the API server at once, for one request
 
 
 @router.get("/experiments", tags=["experiments"])
@@ -76,22 +78,32 @@ async def list_experiments(
     return Summaries(items=shown, next_page=more, total=len(summaries))
 
 
-async def visible_namespaces(here: Context, caller: Caller, namespace: str) -> set[str]:
-    """Return the namespaces whose Experiments a caller may list; ``namespace`` narrows it to one.
+async def visible_namespaces(
+    here: Context, caller: Caller, namespace: str, verb: Verb = "list"
+) -> set[str]:
+    """Return the namespaces whose Experiments a caller may see; ``namespace`` narrows it to one.
+
+    Without rights in any of them there is nothing to see, which is no error: a namespace without
+    Experiments cannot be told from one that does not exist.
 
     Raises:
-        Forbidden: none, while there are some.
+        Forbidden: not in ``namespace``.
     """
     if namespace:
-        await here.require(caller, "list", namespace)
+        await here.require(caller, verb, namespace)
         return {namespace}
     there = {entry.key[0] for entry in here.catalogue.index.entries()}
-    if await here.access.allows(caller, "list", "", ""):
+    if await here.access.allows(caller, verb, "", ""):
         return there
-    allowed = {each for each in there if await here.access.allows(caller, "list", each, "")}
-    if not allowed:
-        await here.require(caller, "list", "")
-    return allowed
+    at_once = asyncio.Semaphore(REVIEWS)
+
+    async def allows(each: str) -> bool:
+        async with at_once:
+            return await here.access.allows(caller, verb, each, "")
+
+    namespaces = sorted(there)
+    verdicts = await asyncio.gather(*map(allows, namespaces))
+    return {each for each, allowed in zip(namespaces, verdicts, strict=True) if allowed}
 
 
 def _page_token(last: Summary) -> str:
@@ -159,7 +171,7 @@ async def get_spec(entry: Found) -> Response:
 @router.post(ONE + "/suspend", tags=["actions"])
 async def suspend(here: Here, caller: Asking, entry: Found) -> Summary:
     """Pause the search; nothing is lost."""
-    return await _patched(here, caller, entry, {"suspend": True})
+    return await _patched(here, caller, entry, {"suspend": True}, of_a_running_one=True)
 
 
 @router.post(ONE + "/resume", tags=["actions"])
@@ -172,10 +184,15 @@ async def resume(here: Here, caller: Asking, entry: Found) -> Summary:
 async def stop(here: Here, caller: Asking, entry: Found) -> Summary:
     """End the search after the generation that runs now, with its final test.
 
-    The budget becomes what has been searched then; extending it lets the search go on.
+    The budget becomes what has been searched then, and is never raised; extending it lets the
+    search go on.
     """
-    finished = await asyncio.to_thread(_finished, here.library, entry)
-    return await _patched(here, caller, entry, {"budget": {"maxGenerations": finished + 1}})
+    last = 1 + await asyncio.to_thread(_finished, here.library, entry)
+    limit = entry.document["spec"]["budget"].get("maxGenerations")
+    if limit is not None and limit <= last:  # asked before, or it is in its final test
+        last = limit
+    change = {"budget": {"maxGenerations": last}}
+    return await _patched(here, caller, entry, change, of_a_running_one=True)
 
 
 def _finished(library: Library, entry: Entry) -> int:
@@ -200,9 +217,20 @@ async def extend(here: Here, caller: Asking, entry: Found, budget: Extension) ->
     return await _patched(here, caller, entry, {"budget": changes})
 
 
-async def _patched(here: Context, caller: Caller, entry: Entry, change: dict[str, Any]) -> Summary:
+async def _patched(
+    here: Context,
+    caller: Caller,
+    entry: Entry,
+    change: dict[str, Any],
+    *,
+    of_a_running_one: bool = False,
+) -> Summary:
     namespace, name = entry.key
     await here.require(caller, "patch", namespace, name)
-    if here.catalogue.mode == "cluster" and entry.document["metadata"].get("deletionTimestamp"):
-        raise ActionRefused(f"{name} is being deleted", 409)
+    if here.catalogue.mode == "cluster":
+        found, _, _ = state_of(entry.document)
+        if entry.document["metadata"].get("deletionTimestamp"):
+            raise ActionRefused(f"{name} is being deleted", 409)
+        if of_a_running_one and found in ("Succeeded", "Failed"):
+            raise ActionRefused(f"{name} has ended ({found}): extend it to let it go on", 409)
     return here.summarise(await here.catalogue.patch(entry, change))

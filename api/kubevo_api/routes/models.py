@@ -6,20 +6,22 @@ second download costs a read of a file, and a part of it can be asked for.
 
 import asyncio
 import os
-from dataclasses import asdict
+from dataclasses import replace
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response
 
+from kubevo_api.catalogue import ActionRefused
 from kubevo_api.context import Chosen, Context, Found, GenerationNumber, Here, SlotNumber
 from kubevo_api.exports import FORMATS
 from kubevo_api.exports.model import Facts, Model
 from kubevo_api.models import Best, FinalTest, Video, Videos
 from kubevo_api.runs import NotThere, RepeatReader
-from kubevo_api.web import etag_matches
+from kubevo_api.web import Download, etag_matches
 from kubevo_core import networks, spec
 from kubevo_core.generation_report import Finished
 from kubevo_core.genome import Genome
@@ -137,11 +139,26 @@ async def best_video(request: Request, entry: Found, reader: Chosen) -> Response
 
 
 @router.get("/best/{file}", response_class=FileResponse, responses=FILES)
-async def best_file(request: Request, here: Here, reader: Chosen, file: ModelFile) -> Response:
+async def best_file(
+    request: Request,
+    here: Here,
+    reader: Chosen,
+    file: ModelFile,
+    digest: Annotated[
+        str | None,
+        Query(max_length=64, description="Only if the best is still this genome; else 409."),
+    ] = None,
+) -> Response:
     """Download the best genome so far."""
 
     def model() -> Model:
         genome, fitness, generation, done = _best_of(reader)
+        if digest is not None and digest != genome.digest:
+            raise ActionRefused(
+                f"the best is no longer {digest[:16]}: the search has found a better one, "
+                f"{genome.digest[:16]}; ask for that one",
+                409,
+            )
         return _model(reader, genome, fitness, generation, done)
 
     return await _send(request, here, await asyncio.to_thread(model), file)
@@ -212,13 +229,16 @@ def _model(
 
 async def _send(request: Request, here: Context, model: Model, file: ModelFile) -> Response:
     media_type, write = FORMATS[file.value]
-    about = repr((asdict(model.facts) if model.facts else None, model.actions))
-    key = (file.value, model.genome.text, str(model.environment), about)
+    # Only the card tells how far the search is; the others stay as they are while it goes on.
+    facts = model.facts
+    if facts is not None and file.value != "README.md":
+        facts = replace(facts, frames=0)
+    key = (file.value, model.genome.text, str(model.environment), repr((facts, model.actions)))
     exported = await here.exports.get(key, lambda: write(model))
     headers = {"etag": exported.etag, "cache-control": "no-cache, private"}
     if etag_matches(exported.etag, request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
-    return FileResponse(exported.path, headers=headers, media_type=media_type, filename=file.value)
+    return Download(exported.path, headers=headers, media_type=media_type, filename=file.value)
 
 
 # --- videos ----------------------------------------------------------------------------------------
@@ -264,4 +284,4 @@ def _video(request: Request, path: Path) -> Response:
     headers = {"etag": etag, "cache-control": "no-cache, private"}
     if etag_matches(etag, request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
-    return FileResponse(path, headers=headers, media_type="video/mp4", stat_result=status)
+    return Download(path, headers=headers, media_type="video/mp4", stat_result=status)

@@ -35,6 +35,9 @@ from kubevo_runtime.intervals import mean_interval
 __all__ = ["router"]
 
 router = APIRouter(prefix="/namespaces/{ns}/experiments/{name}", tags=["results"])
+# A genome of ten thousand generations is long, and so would a page of a thousand of them be.
+PAGE_BYTES = 4_000_000
+MUTATION_BYTES = 20
 MEDIA = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 
 
@@ -202,7 +205,10 @@ async def population(
     page: PageToken = None,
     sort: Literal["slot", "-fitness"] = "slot",
 ) -> Population:
-    """List a generation's individuals with their genomes and episodes."""
+    """List a generation's individuals with their genomes and episodes.
+
+    Long genomes make a page shorter than ``limit``; `continue` asks for the rest.
+    """
 
     def answer() -> Population:
         done = reader.finished(g)
@@ -211,12 +217,17 @@ async def population(
             fitness = done.fitnesses
             order.sort(key=lambda slot: (fitness[slot] is None, -(fitness[slot] or 0.0), slot))
         start = _number(page)
-        shown = order[start : start + limit]
-        end = start + limit
+        items, size = [], 0
+        for slot in order[start : start + limit]:
+            items.append(_individual(done, slot))
+            size += MUTATION_BYTES * (1 + len(done.population[slot].genome.mutations))
+            if size > PAGE_BYTES:
+                break
+        end = start + len(items)
         return Population(
             generation=g,
             repeat=reader.repeat,
-            items=[_individual(done, slot) for slot in shown],
+            items=items,
             next_page=str(end) if end < len(order) else None,
         )
 

@@ -6,14 +6,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from kubevo_api.catalogue import Unavailable
-from kubevo_api.context import ANYBODY, COOKIE, Here
+from kubevo_api.context import ANYBODY, Here, Token
 from kubevo_api.models import Version
+from kubevo_api.sessions import SESSION_SECONDS, cookie_name
 
 __all__ = ["open_router", "router"]
 
 router = APIRouter(tags=["system"])
 open_router = APIRouter(tags=["system"])
-SESSION_SECONDS = 12 * 3600
 
 
 @router.get("/version", dependencies=[ANYBODY])
@@ -23,12 +23,11 @@ async def version(here: Here) -> Version:
 
 
 @router.post("/session", status_code=204, dependencies=[ANYBODY])
-async def session(request: Request, response: Response) -> None:
-    """Keep the token of this request in a cookie, for event streams and downloads by a browser."""
-    token = request.headers["authorization"].partition(" ")[2]
+async def session(request: Request, response: Response, here: Here, token: Token) -> None:
+    """Begin a session: its cookie stands for the token in a browser's streams and downloads."""
     response.set_cookie(
-        COOKIE,
-        token,
+        cookie_name(request.url.port),
+        here.sessions.begin(token),
         max_age=SESSION_SECONDS,
         path="/api",
         secure=request.url.scheme == "https",

@@ -60,8 +60,11 @@ def stop(names: Sequence[str], options: ClusterOptions, form: str) -> None:
             _told(found, f"has ended already ({summary.reason or summary.state})", form)
             continue
         _require(found, "stop")
-        finished = -1 if summary.generation is None else summary.generation
-        changed = cluster.patch(found, {"budget": {"maxGenerations": finished + 2}})
+        last = 2 + (-1 if summary.generation is None else summary.generation)
+        limit = (found["spec"].get("budget") or {}).get("maxGenerations")
+        if limit is not None:  # asked before, or it is in its final test
+            last = min(last, limit)
+        changed = cluster.patch(found, {"budget": {"maxGenerations": last}})
         _told(changed, "stops after the generation that runs now", form)
 
 

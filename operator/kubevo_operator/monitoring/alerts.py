@@ -242,12 +242,12 @@ _API = (
         "warning",
         "5m",
         """
-max by (job) (kubevo_api_streams offset 1h) >= 0
+max by (job) (max_over_time(kubevo_api_streams[1d])) >= 0
 unless on (job)
   max by (job) (kubevo_api_streams)
 """,
         "kubevo's API is gone.",
-        "The API showed metrics an hour ago and shows none now. Searches go on without it.",
+        "The API showed metrics within a day and shows none now. Searches go on without it.",
     ),
     Alert(
         "KubevoApiErrors",

@@ -1,5 +1,6 @@
 """The game of a policy script for Atari: what stands between its markers replaces the player's."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,9 @@ class World:
         ale.setInt("random_seed", 0)
         ale.setBool("display_screen", render)
         known = {name.replace("_", ""): name for name in roms.get_all_rom_ids()}
-        game = known[SETTINGS["game"]]
-        ale.loadROM(str(roms.get_rom_path(game)))
+        if SETTINGS["game"] not in known:
+            sys.exit(f"this ale_py has no ROM of {SETTINGS['game']}: install a newer one")
+        ale.loadROM(str(roms.get_rom_path(known[SETTINGS["game"]])))
         ale.reset_game()
         self._start, self._picture = ale.cloneState(), ale.getScreenGrayscale().copy()
         self._noop = ale.getLegalActionSet()[0]
@@ -61,6 +63,9 @@ class World:
             total += float(reward)
             steps += 1
         return total
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
     def _begin(self, seed: int) -> np.ndarray:
         """Restore the snapshot, then do nothing for a while, then press FIRE where a game waits."""
@@ -93,11 +98,8 @@ class World:
             code = self._fire
         reward, over = 0, False
         for number in range(skip):
-            # A sticky frame repeats the one before.
-            sticks = (
-                self._sticky_below and mix(self._sticky_key ^ self._frames) < self._sticky_below
-            )
-            if not sticks:
+            # A sticky frame repeats the action of the one before.
+            if mix(self._sticky_key ^ self._frames) >= self._sticky_below:
                 self._last = code
             reward += ale.act(self._last)
             self._frames += 1

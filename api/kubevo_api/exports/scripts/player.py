@@ -1,16 +1,23 @@
-"""Plays a model with Gymnasium; a script has its own words here."""
+"""The player that becomes ``policy.py``: it plays a model with numpy and Gymnasium.
 
-# ruff: noqa: T201 - the threads are set before numpy is imported; a script prints
+`kubevo_api.exports.policy_script` writes a docstring of its own and what follows this one, fills in
+``SETTINGS`` and, for Atari, exchanges the part called "the game".
+"""
+
+# ruff: noqa: T201 - a script prints
+
 import argparse
 import hashlib
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-# With more threads the last bits of the sums would differ from the search's.
+# Before numpy is imported: with more threads the last bits of sums would differ from the search's.
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
@@ -45,7 +52,7 @@ def derive_hash(root: int, purpose: int, *path: int) -> int:
 
 
 def episode_seeds(purpose: int, root: int, *path: int) -> Iterator[int]:
-    """Yield the seed of each episode, for ever."""
+    """Yield the 32-bit seed of each episode, for ever; more episodes begin with the same ones."""
     number = 0
     while True:
         yield derive_hash(root, purpose, *path, number) >> 32
@@ -56,16 +63,32 @@ def episode_seeds(purpose: int, root: int, *path: int) -> Iterator[int]:
 
 
 def load_weights(file: Path) -> np.ndarray:
-    """Return the flat float32 vector of a safetensors file; its tensors lie in layout order."""
+    """Return the weights of a safetensors file as one float32 vector, in the network's order.
+
+    The file is 8 bytes with the length of a JSON header, the header, and the tensors' bytes.
+    """
     if not file.is_file():
         sys.exit(f"{file}: no such file: download model.safetensors too, or name it with --model")
     content = file.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    weights = np.frombuffer(content, "<f4", offset=start).copy()
+    try:
+        begin = 8 + int.from_bytes(content[:8], "little")
+        header, tensors = json.loads(content[8:begin]), content[begin:]
+        places = [
+            header[name]["data_offsets"] for each in SETTINGS["layers"] for name in each["tensors"]
+        ]
+        weights = np.frombuffer(b"".join(tensors[start:end] for start, end in places), "<f4")
+    except (ValueError, KeyError, TypeError) as exc:
+        sys.exit(
+            f"{file}: expected a safetensors file with the tensors of {SETTINGS['network']}, got "
+            f"something else ({type(exc).__name__}: {exc}): download model.safetensors again"
+        )
     found = hashlib.sha256(weights.tobytes()).hexdigest()
     if found != SETTINGS["sha256"]:
-        sys.exit(f"{file}: these are other weights: expected {SETTINGS['sha256']}, found {found}")
-    return weights
+        sys.exit(
+            f"{file}: these are other weights: expected sha256 {SETTINGS['sha256']}, found {found}: "
+            "download the model.safetensors that belongs to this script"
+        )
+    return weights.astype(np.float32)
 
 
 class Network:
@@ -152,7 +175,14 @@ def flat(space: Any, value: Any) -> np.ndarray:
 
 def one_hot(numbers: list[int], sizes: list[int]) -> np.ndarray:
     """Return a block of zeros with a single one for each number."""
-    return np.concatenate([np.eye(size, dtype=np.float32)[n] for n, size in zip(numbers, sizes)])  # noqa: B905
+    found = np.zeros(sum(sizes), np.float32)
+    begin = 0
+    for number, size in zip(numbers, sizes, strict=True):
+        if not 0 <= number < size:
+            raise ValueError(f"expected a number from 0 to {size - 1}, got {number}")
+        found[begin + int(number)] = 1
+        begin += size
+    return found
 
 
 class World:
@@ -171,21 +201,28 @@ class World:
         entry = self._env.spec.entry_point if self._env.spec else ""
         # Box2D remembers earlier episodes, so that only a new world keeps a seed's promise.
         self._remake = isinstance(entry, str) and entry.startswith("gymnasium.envs.box2d")
+        self._fresh = True
 
     def episode(self, network: Network, seed: int) -> float:
         """Play one episode and return the sum of its rewards."""
-        if self._remake:
+        if self._remake and not self._fresh:
             self._env.close()
             self._env = self._make()
+        self._fresh = False
         seen, _ = self._env.reset(seed=seed)
+        space = self._env.observation_space
         total, steps, over = 0.0, 0, False
         while not over and steps < SETTINGS["environment"]["maxEpisodeSteps"]:
-            values = network(flat(self._env.observation_space, seen))
+            values = network(flat(space, seen))
             seen, reward, terminated, truncated, _ = self._env.step(self._action(values))
             over = terminated or truncated
             total += float(reward)
             steps += 1
         return total
+
+    def close(self) -> None:
+        """Close the environment and its window."""
+        self._env.close()
 
     def _action(self, values: np.ndarray) -> Any:
         from gymnasium import spaces
@@ -218,35 +255,89 @@ def interval(returns: list[float]) -> list[float] | None:
     return [float(bound) for bound in np.quantile(np.concatenate(means), (0.025, 0.975))]
 
 
+def play(network: Network, seeds: Iterator[int], *, render: bool, say: bool) -> list[float | str]:
+    """Play an episode for each seed; return what each gave, or in words why it has no return."""
+    found: list[float | str] = []
+    world: World | None = None
+    for number, seed in enumerate(seeds):
+        world = world or World(render=render)
+        try:
+            total = world.episode(network, seed)
+        except Exception as exc:  # noqa: BLE001 - a game may raise anything; the next one is new
+            world.close()
+            world = None
+            found.append(f"{type(exc).__name__}: {exc}")
+        else:
+            found.append(total if math.isfinite(total) else f"the rewards add up to {total}")
+        if say:
+            print(f"episode {number}: {_text(found[-1])}", flush=True)
+    if world is not None:
+        world.close()
+    return found
+
+
+def _text(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.10g}"
+
+
+def report(found: list[float | str], *, as_json: bool) -> None:
+    """Tell the mean of the episodes that have a return, and its 95 % interval."""
+    returns = [each for each in found if not isinstance(each, str)]
+    mean = math.fsum(returns) / len(returns) if returns else None
+    bounds = interval(returns)
+    if as_json:
+        failures = [
+            {"episode": number, "failure": each}
+            for number, each in enumerate(found)
+            if isinstance(each, str)
+        ]
+        values = [None if isinstance(each, str) else each for each in found]
+        document = {"mean": mean, "ci95": bounds, "episodeReturns": values, "failures": failures}
+        print(json.dumps(document))
+    elif mean is not None:
+        between = f", 95 % CI {_text(bounds[0])} to {_text(bounds[1])}" if bounds else ""
+        print(f"mean {_text(mean)}{between} over {len(returns)} episodes")
+
+
+def _whole(least: int, most: int) -> Any:
+    def number(text: str) -> int:
+        if not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"expected {least} to {most}, got {text}")
+        return int(text)
+
+    return number
+
+
+def arguments() -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(description="Play the model that lies beside this script.")
+    # Not resolved: a cache may keep its files as links to somewhere else.
+    beside = Path(__file__).absolute().parent / "model.safetensors"
+    parser.add_argument("--model", type=Path, default=beside, help="the weights")
+    parser.add_argument("--episodes", type=_whole(1, 1_000_000), help="default: 10, or the test's")
+    parser.add_argument(
+        "--seed", type=_whole(0, MASK), default=0, help="the episodes, as of kubevo evaluate --seed"
+    )
+    parser.add_argument("--final", action="store_true", help="the episodes of the final test")
+    parser.add_argument("--render", action="store_true", help="show the game in a window")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser.parse_args()
+
+
 def main() -> None:
     """Play as many episodes as asked for and tell their mean."""
-    parser = argparse.ArgumentParser(description="Play the model.")
-    here = Path(__file__).resolve().parent
-    parser.add_argument("--model", type=Path, default=here / "model.safetensors")
-    parser.add_argument("--episodes", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0, help="as kubevo evaluate --seed")
-    parser.add_argument("--final", action="store_true", help="the search's own final test")
-    parser.add_argument("--render", action="store_true", help="show the game in a window")
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    seeds = episode_seeds(TEST, asked.seed)
+    asked = arguments()
+    seeds, count = episode_seeds(TEST, asked.seed), asked.episodes or 10
     if asked.final:
         if SETTINGS["seed"] is None:
-            sys.exit("--final: the search's seed is not known to this file")
+            sys.exit("--final: this file does not know the search's seed; use --seed")
         seeds = episode_seeds(FINAL, SETTINGS["seed"], SETTINGS["repeat"])
-        asked.episodes = SETTINGS["finalEpisodes"] or asked.episodes
-    network, world = Network(load_weights(asked.model)), World(render=asked.render)
-    returns: list[float] = []
-    for number, seed in zip(range(asked.episodes), seeds):  # noqa: B905
-        returns.append(world.episode(network, seed))
-        if not asked.json:
-            print(f"episode {number}: {returns[-1]:g}")
-    mean, bounds = sum(returns) / len(returns), interval(returns)
-    if asked.json:
-        print(json.dumps({"mean": mean, "ci95": bounds, "episodeReturns": returns}))
-    else:
-        between = f", 95 % CI {bounds[0]:g} to {bounds[1]:g}" if bounds else ""
-        print(f"mean {mean:g}{between} over {len(returns)} episodes")
+        count = asked.episodes or SETTINGS["finalEpisodes"] or 10
+    network = Network(load_weights(asked.model))
+    found = play(network, islice(seeds, count), render=asked.render, say=not asked.json)
+    report(found, as_json=asked.json)
+    if any(isinstance(each, str) for each in found):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

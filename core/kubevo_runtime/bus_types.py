@@ -219,7 +219,7 @@ class WorkerBus(Protocol):
         """Store one part of a video, in place of what is there.
 
         Raises:
-            QueueMissing: nobody made the place for videos.
+            BusError: among others, after a while, when nobody made the place for videos.
         """
 
     async def get_blob(self, key: str) -> bytes | None:

@@ -88,9 +88,7 @@ gymnasium.register("Broken-v0", entry_point=Broken)
         ("kills", "2 workers took this recording and died or gave it back"),
     ],
 )
-def test_a_broken_renderer_changes_nothing(
-    experiment, new_search, plain, tmp_path, fault, reason
-):
+def test_a_broken_renderer_changes_nothing(experiment, new_search, plain, tmp_path, fault, reason):
     (tmp_path / "broken_renderer.py").write_text(RENDERER)
     environment = {
         "id": "broken_renderer:Broken-v0",

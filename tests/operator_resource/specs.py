@@ -319,7 +319,12 @@ UNKNOWN = [
     ),
     bad("unknown in scaling", "spec.scaling.minReplicas", 1, "unknown field"),
     bad("unknown in checkpoint", "spec.checkpoint.keeplast", 1, "did you mean 'keepLast'?"),
-    bad("unknown in recording", "spec.recording.everygenerations", 1, "did you mean 'everyGenerations'?"),
+    bad(
+        "unknown in recording",
+        "spec.recording.everygenerations",
+        1,
+        "did you mean 'everyGenerations'?",
+    ),
     bad(
         "unknown in failurePolicy",
         "spec.failurePolicy.onpoison",

@@ -263,9 +263,7 @@ async def test_only_the_loaded_generation_is_recorded_again_after_a_resume(
     assert outcomes.states[0].finished.digests == plain.digests
     assert set(store.videos()) == {3, 5, best}
     before = len(again)
-    await run(
-        tmp_path, experiment(2), broker, work(broker.worker(), synthetic_play(), film, again)
-    )
+    await run(tmp_path, experiment(2), broker, work(broker.worker(), synthetic_play(), film, again))
     assert len(again) == before, "what has a video is not recorded again"
 
 

@@ -59,7 +59,7 @@ def test_a_frozen_old_owner_saves_no_video(run, repeat):
 def test_a_video_over_the_quota_is_refused_and_nothing_changes(run, repeat):
     run.replace_experiment({"spec": {"checkpoint": {"quotaMebibytes": 1}}})
     repeat.save_video(0, bytes(500_000), 0, 20)
-    with pytest.raises(StoreFull, match="video of generation 1 of repeat 0.*the quota is"):
+    with pytest.raises(StoreFull, match=r"video of generation 1 of repeat 0.*the quota is"):
         repeat.save_video(1, bytes(600_000), 0, 20)
     assert sorted(repeat.videos()) == [0]
 

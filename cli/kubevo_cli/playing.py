@@ -143,7 +143,7 @@ def play(options: PlayOptions, record: Path | None, fps: int | None, *, force: b
     if record is None:
         (played,) = evaluate_genome(source.genome, environment, backend, seeds)
     else:
-        from kubevo_cli.video import Recorder
+        from kubevo_evaluator.video import Recorder
 
         with Recorder(record, environment, fps) as recorder:
             (played,) = evaluate_genome(

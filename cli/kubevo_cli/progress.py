@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from kubevo_core import names
 from kubevo_core.spec import Experiment
 from kubevo_runtime import events
 from kubevo_runtime.events import Event
@@ -44,6 +45,7 @@ class ProgressView:
             events.Progress: self._progressed,
             events.GenerationFinished: self._finished,
             events.TestFinished: self._tested,
+            events.Recorded: self._recorded,
             events.Stopped: self._stopped,
             events.Fault: self._fault,
         }
@@ -119,6 +121,10 @@ class ProgressView:
             f"{row['purpose']} test of {what}: mean {_number(row['mean'])} over "
             f"{row['episodes']} held-out episodes"
         )
+
+    def _recorded(self, event: events.Recorded) -> None:
+        file = f"{names.repeat_folder(event.repeat)}/videos/{names.video_file(event.generation)}"
+        self._line(f"{self._name(event.repeat, event.generation)} recorded: {file}")
 
     def _stopped(self, event: events.Stopped) -> None:
         self._bars.remove_task(self._tasks[event.repeat])

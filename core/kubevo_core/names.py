@@ -3,13 +3,14 @@
 ::
 
     id                 <sanitised name>-<uid>                    my_run-1a2b3c4d…
-    streams            T_<id>  R_<id>  F_<id>                    tasks, results, failures
+    streams            T_<id>  R_<id>  F_<id>  V_<id>            tasks, results, failures, videos
     bucket             K_<id>                                    base genomes, contexts
     subjects           kubevo.t.<id>.<class>.<episode>           class 0 = demanded
                        kubevo.r.<id>.<episode>
                        kubevo.f.<id>.<episode>
+                       kubevo.v.<id>.<object>.<part>     a video, in parts
     <episode>          r<repeat>.g<generation>.<purpose>.s<slot>.<digest16>.e<episode>
-                       or describe.<context>
+                       or describe.<context>, or record.<episode>
 """
 
 import re
@@ -28,6 +29,9 @@ __all__ = [
     "failure_stream",
     "failure_subject",
     "generation_filter",
+    "record_subject",
+    "recording_stream",
+    "recording_subject",
     "repeat_filter",
     "repeat_folder",
     "result_stream",
@@ -36,6 +40,7 @@ __all__ = [
     "scores_file",
     "task_stream",
     "task_subject",
+    "video_file",
 ]
 
 CONSUMER = "eval-0"
@@ -73,6 +78,11 @@ def failure_stream(experiment: str) -> str:
     return f"F_{experiment}"
 
 
+def recording_stream(experiment: str) -> str:
+    """Return the stream of videos on their way."""
+    return f"V_{experiment}"
+
+
 def bucket(experiment: str) -> str:
     """Return the key-value bucket."""
     return f"K_{experiment}"
@@ -94,6 +104,14 @@ def describe_subject(context: str) -> str:
     return f"describe.{context}"
 
 
+def record_subject(key: Key) -> str:
+    """Return the part of a subject that names a recording.
+
+    Not as an episode: whoever reads a repeat's results must never meet one.
+    """
+    return f"record.{episode_subject(key)}"
+
+
 def task_subject(experiment: str, episode: str, priority: int = 0) -> str:
     """Return the subject of a task; ``episode`` is `episode_subject` or `describe_subject`."""
     return f"kubevo.t.{experiment}.{priority}.{episode}"
@@ -107,6 +125,11 @@ def result_subject(experiment: str, episode: str) -> str:
 def failure_subject(experiment: str, episode: str) -> str:
     """Return the subject of a failure report."""
     return f"kubevo.f.{experiment}.{episode}"
+
+
+def recording_subject(experiment: str, object_name: str, part: str) -> str:
+    """Return the subject of a part of a video; ``part`` is its number, or ``*``."""
+    return f"kubevo.v.{experiment}.{object_name}.{part}"
 
 
 def consumer_filter(experiment: str, priority: int = 0) -> str:
@@ -132,6 +155,11 @@ def repeat_folder(repeat: int) -> str:
 def checkpoint_file(generation: int) -> str:
     """Return the name of a generation's checkpoint; it sorts by generation."""
     return f"gen-{generation:07d}.ck"
+
+
+def video_file(generation: int) -> str:
+    """Return the name of the video of a generation; it sorts by generation."""
+    return f"gen-{generation:07d}.mp4"
 
 
 def scores_file(generation: int) -> str:

@@ -30,6 +30,7 @@ from kubevo_core.spec_live import (
     FailurePolicy,
     PodMetadata,
     PodTemplate,
+    Recording,
     Scaling,
 )
 from kubevo_core.spec_rules import Rule, SpecModel, without_nulls
@@ -57,6 +58,7 @@ __all__ = [
     "PodMetadata",
     "PodTemplate",
     "Policy",
+    "Recording",
     "Scaling",
     "WarmStart",
     "differences",
@@ -101,6 +103,11 @@ class ExperimentSpec(SpecModel):
     checkpoint: Checkpoint = Field(
         default_factory=lambda: Checkpoint.model_validate({}),
         description="Which checkpoints are kept.",
+    )
+    recording: Recording = Field(
+        default_factory=lambda: Recording.model_validate({}),
+        description="Which episodes are recorded as videos; the search is the same with and "
+        "without.",
     )
     warm_start: WarmStart | None = Field(
         None,

@@ -20,6 +20,7 @@ __all__ = [
     "FailurePolicy",
     "PodMetadata",
     "PodTemplate",
+    "Recording",
     "Scaling",
 ]
 
@@ -146,6 +147,18 @@ class Checkpoint(SpecModel):
         ge=1,
         le=10_000_000,
         description="Most MiB of the run's checkpoints, scores and history.",
+    )
+
+
+class Recording(SpecModel):
+    """Videos of the search: of a generation's elite now and then, and of the best at the end."""
+
+    every_generations: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Record an episode of the elite of every so many generations, and of the best "
+        "at the end; 0 for none. A repeat keeps 20 videos at most: the newest, and the best's.",
     )
 
 

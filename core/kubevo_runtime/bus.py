@@ -6,6 +6,7 @@
     R_<id>  results   kept         a subject's first message stays, later ones are refused
     F_<id>  failures  oldest go    failure reports, and the broker's notes on given-up tasks
     K_<id>  blobs     key-value    base genomes and contexts
+    V_<id>  videos    oldest go    recordings on their way; only where something is recorded
 
 Everything in the broker can be published again, so every operation is idempotent and is repeated
 through an outage, until ``give_up_seconds`` pass. A broker that comes back *without its store* is
@@ -108,6 +109,7 @@ def worker_rights(experiment: str) -> WorkerRights:
             f"$JS.API.DIRECT.GET.{blob_stream(bucket)}.{blob_subject(bucket, '>')}",
             names.result_subject(experiment, ">"),
             names.failure_subject(experiment, ">"),
+            names.recording_subject(experiment, "*", "*"),
         ),
         subscribe=(f"{_worker_inbox(experiment)}.>",),
     )
@@ -146,6 +148,7 @@ def _experiment_of(stream: str) -> list[str]:
         names.task_stream,
         names.result_stream,
         names.failure_stream,
+        names.recording_stream,
         lambda experiment: blob_stream(names.bucket(experiment)),
     )
     prefixes = [make("") for make in makers]

@@ -21,6 +21,9 @@ __all__ = ["NatsCoordinator"]
 CLASSES = (0,)
 PUBLISHERS = 64
 REPAIR_PAUSE_SECONDS = 2.0
+# All parts lie there when they are asked for: a wait means that some are gone.
+RECORDING_FETCH = 16
+RECORDING_WAIT_SECONDS = 2.0
 
 NO_MESSAGE = 10037
 OTHER_CONFIGURATION = 10058
@@ -37,6 +40,8 @@ class NatsCoordinator:
         self._results = names.result_stream(self._experiment)
         self._failures = names.failure_stream(self._experiment)
         self._bucket = names.bucket(self._experiment)
+        self._recordings = names.recording_stream(self._experiment)
+        self._has_recordings = False
         self._blobs: dict[str, bytes] = {}
         self._bucket_made: object = None
         self._repair_lock = asyncio.Lock()
@@ -81,6 +86,8 @@ class NatsCoordinator:
         )
         await self._make_consumer()
         await self._make_bucket()
+        if self._has_recordings:
+            await self._make_recordings()
 
     async def _make_stream(
         self, name: str, subjects: list[str], max_bytes: int, **rules: Any
@@ -128,6 +135,18 @@ class NatsCoordinator:
             for key, body in self._blobs.items():
                 await self._js.publish(blob_subject(self._bucket, key), body)
         self._bucket_made = info.created
+
+    async def _make_recordings(self) -> None:
+        settings = self._connection.settings
+        # The oldest go, so that a worker never waits for room that nobody makes.
+        await self._make_stream(
+            self._recordings,
+            [names.recording_subject(self._experiment, "*", "*")],
+            settings.recording_bytes,
+            discard=api.DiscardPolicy.OLD,
+            max_msgs_per_subject=1,
+            max_age=settings.recording_seconds,
+        )
 
     async def publish_task(self, episode: str, body: bytes) -> bool:
         """Queue a task; False when it is queued or held already."""
@@ -285,10 +304,43 @@ class NatsCoordinator:
 
         return await self._connection.call("listing the bucket", attempt, self._repair)
 
+    async def open_recordings(self) -> None:
+        """Make the stream of videos, and make it again whenever the broker lost it."""
+        self._has_recordings = True
+        await self._connection.call(f"making {self._recordings}", self._make_recordings)
+
+    async def recording(self, name: str, size: int) -> bytes | None:
+        """Return a video from its parts; None when they are not all there."""
+        subject = names.recording_subject(self._experiment, name, "*")
+        reader = StreamReader(self._connection, self._recordings, subject, self._repair)
+        body = bytearray()
+        try:
+            while len(body) < size:
+                parts = await reader.fetch(RECORDING_FETCH, RECORDING_WAIT_SECONDS)
+                if not parts:
+                    return None
+                for part in parts:
+                    body += part
+        finally:
+            await reader.aclose()
+        return bytes(body) if len(body) == size else None
+
+    async def drop_recording(self, name: str) -> None:
+        """Drop a video's parts."""
+        subject = names.recording_subject(self._experiment, name, "*")
+        await self._purge(self._recordings, subject)
+
     async def delete(self) -> None:
         """Remove the streams and the bucket."""
         self._blobs.clear()
-        for stream in (self._tasks, self._results, self._failures, blob_stream(self._bucket)):
+        self._has_recordings = False
+        for stream in (
+            self._tasks,
+            self._results,
+            self._failures,
+            blob_stream(self._bucket),
+            self._recordings,
+        ):
 
             async def attempt(stream: str = stream) -> None:
                 with contextlib.suppress(NotFoundError):

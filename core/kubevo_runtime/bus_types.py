@@ -60,6 +60,8 @@ class BusSettings:
     result_bytes: int = 256 << 20
     failure_bytes: int = 16 << 20
     blob_bytes: int = 256 << 20
+    recording_bytes: int = 64 << 20
+    recording_seconds: float = 86_400.0
     connect_seconds: float = 10.0
     request_seconds: float = 4.0
     give_up_seconds: float = 300.0
@@ -179,6 +181,19 @@ class CoordinatorBus(Protocol):
     async def blob_keys(self) -> list[str]:
         """Return the keys that have a blob, sorted."""
 
+    async def open_recordings(self) -> None:
+        """Make the place where videos wait to be fetched, which `ensure` keeps from then on.
+
+        Apart from `ensure`, because a stream's limit is a claim on the broker's disk, and few
+        Experiments record.
+        """
+
+    async def recording(self, name: str, size: int) -> bytes | None:
+        """Return a video of ``size`` bytes from its parts; None when they are not all there."""
+
+    async def drop_recording(self, name: str) -> None:
+        """Drop a video's parts; fine when there are none."""
+
     async def delete(self) -> None:
         """Remove everything of this Experiment from the broker."""
 
@@ -199,6 +214,13 @@ class WorkerBus(Protocol):
 
     async def put_failure(self, episode: str, body: bytes) -> None:
         """Report a failure."""
+
+    async def put_recording_part(self, name: str, part: int, body: bytes) -> None:
+        """Store one part of a video, in place of what is there.
+
+        Raises:
+            BusError: among others, after a while, when nobody made the place for videos.
+        """
 
     async def get_blob(self, key: str) -> bytes | None:
         """Return the bytes under a key, if there are any."""

@@ -119,6 +119,11 @@ class NatsWorker:
         """Report a failure."""
         await self._connection.store(names.failure_subject(self._experiment, episode), body)
 
+    async def put_recording_part(self, name: str, part: int, body: bytes) -> None:
+        """Store one part of a video."""
+        subject = names.recording_subject(self._experiment, name, str(part))
+        await self._connection.store(subject, body)
+
     async def get_blob(self, key: str) -> bytes | None:
         """Return the bytes under a key, if there are any."""
         started = now()

@@ -43,6 +43,7 @@ from kubevo_runtime.events import (
     TestFinished,
 )
 from kubevo_runtime.publisher import Publisher
+from kubevo_runtime.recordings import Recordings
 from kubevo_runtime.store import Loaded, RepeatStore
 from kubevo_runtime.threads import to_the_end
 
@@ -66,6 +67,7 @@ async def drive(lane: "Lane") -> State:
             state = finish(state, lane.limits(), lane.running_seconds())
             await lane.save(state)  # durable before anything else learns of the generation
             await lane.tidy(state)
+    await lane.finish_recordings(state)
     lane.stopped(state)
     return state
 
@@ -84,6 +86,7 @@ class Lane:
         store: RepeatStore,
         bus: CoordinatorBus,
         publisher: Publisher,
+        recordings: Recordings,
         live: Callable[[], ExperimentSpec],
         imported: Sequence[Genome] = (),
         uid: str,
@@ -92,6 +95,7 @@ class Lane:
     ) -> None:
         self.settings = settings
         self.publisher = publisher
+        self._recordings = recordings
         self._store = store
         self._bus = bus
         self._live = live
@@ -157,6 +161,7 @@ class Lane:
                 stop=state.stop,
             )
         )
+        await self._recordings.resumed(done)
         return state
 
     def _require_network(self, finished: Finished) -> None:
@@ -227,7 +232,8 @@ class Lane:
         repeat, generation = self.settings.repeat, state.generation
         played = sum(1 for key in state.results if key.generation == generation)
         waiting = sum(1 for key in state.open if key.generation == generation)
-        progress = Progress(repeat, generation, played, played + waiting, len(state.open))
+        could_work = len(state.open) + self._recordings.open
+        progress = Progress(repeat, generation, played, played + waiting, could_work)
         if progress != self._shown:
             self._shown = progress
             self._sink(progress)
@@ -260,6 +266,7 @@ class Lane:
         now = self._clock()
         self._sink(GenerationFinished(done, now - self._generation_started, size))
         self._generation_started = now
+        self._recordings.saved(done)
 
     async def tidy(self, state: State) -> None:
         """Drop from the broker what the checkpoint has made useless."""
@@ -277,13 +284,18 @@ class Lane:
         repeat = self.settings.repeat
         await self._bus.purge(names.generation_filter(repeat, generation, purpose.name.lower()))
 
+    async def finish_recordings(self, state: State) -> None:
+        """Wait for the recordings that are still wanted, for a bounded time."""
+        await self._recordings.finish(state.finished, lambda: self._progress(state))
+
     def stopped(self, state: State) -> None:
         """Say that the repeat is over."""
         assert state.stop is not None
         self._sink(Stopped(self.settings.repeat, state.stop))
 
     async def aclose(self) -> None:
-        """Close the reader of results."""
+        """Close the reader of results, and ask for no more recordings."""
+        await self._recordings.aclose()
         if self._reader is not None:
             await self._reader.aclose()
 

@@ -20,6 +20,7 @@ __all__ = [
     "Fault",
     "GenerationFinished",
     "Progress",
+    "Recorded",
     "ResultTaken",
     "Resumed",
     "Sink",
@@ -81,7 +82,7 @@ class Progress:
     """How far a generation is, in episodes; the total grows when candidates become certain.
 
     ``open`` counts the episodes that are demanded and have no result: of this generation, of the
-    next one's children, and of tests. It says how many workers could be busy.
+    next one's children, of tests, and a recording. It says how many workers could be busy.
     """
 
     repeat: int
@@ -106,6 +107,17 @@ class TestFinished:
 
     repeat: int
     row: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The video of a generation is kept; ``removed`` are the older ones that went for it."""
+
+    repeat: int
+    generation: int
+    video_bytes: int
+    pictures: int
+    removed: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -138,6 +150,7 @@ Event = (
     | Progress
     | GenerationFinished
     | TestFinished
+    | Recorded
     | Stopped
     | Ended
     | Fault

@@ -32,6 +32,7 @@ from kubevo_runtime.driver import Lane, drive
 from kubevo_runtime.events import Described, Describing, Ended, Fault, Sink, WarmStarted
 from kubevo_runtime.outcomes import Outcomes
 from kubevo_runtime.publisher import Bases, Confirmations, Publisher, put_failed
+from kubevo_runtime.recordings import Recordings
 from kubevo_runtime.store import Run
 from kubevo_runtime.threads import to_the_end
 from kubevo_runtime.warm_start import import_file, recall
@@ -74,8 +75,9 @@ async def run_experiment(
         await _pin(bus, context)
 
         def lane(repeat: int) -> Lane:
+            settings = Settings.of(spec, repeat, description.network)
             return Lane(
-                settings=Settings.of(spec, repeat, description.network),
+                settings=settings,
                 store=run.repeat(repeat),
                 bus=bus,
                 publisher=Publisher(
@@ -86,6 +88,15 @@ async def run_experiment(
                     bases=bases,
                     logs=where,
                     last_worker=reported.last_worker,
+                ),
+                recordings=Recordings(
+                    bus=bus,
+                    store=run.repeat(repeat),
+                    bases=bases,
+                    context=context.digest,
+                    settings=settings,
+                    live=live or (lambda: spec),
+                    sink=sink,
                 ),
                 live=live or (lambda: spec),
                 imported=imported.genomes if imported is not None else (),

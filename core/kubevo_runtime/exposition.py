@@ -51,6 +51,7 @@ FAULTS: dict[str, str] = {
     "broker": "the broker did not take a failed result; tried again",
     "environment_exception": "an environment raised in an evaluator; counts once another agrees",
     "poisoned": "an evaluation was given up and counted as failed (`failurePolicy.onPoison: Score`)",
+    "recording": "an elite was not recorded, or its video not kept; the search goes on",
     "task_reissued": "a task had used up its deliveries and was put on the queue again",
     "tasks_republished": "tasks were missing on the broker and were published again",
     "unreadable_failure": "a failure report could not be read",

@@ -11,6 +11,7 @@
             generations/gen-<n>.ck       sealed checkpoints, newest wins; pruned
             scores/scores-<k>.bin        compact scores of every generation; never pruned
             history.jsonl, tests.jsonl   a row for each finished generation, each answered test
+            videos/gen-<n>.mp4           recorded elites; the oldest go, and make room for saves
         logs/            what the processes said
         .lock .saving    held while a local process works on it, and around each save
 

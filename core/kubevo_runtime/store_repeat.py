@@ -7,6 +7,9 @@ A save makes three things durable, in an order that a crash may cut anywhere::
 so that a row or a record without its checkpoint cannot be; what is missing behind a checkpoint is
 rebuilt from it by `RepeatStore.repair`. A checkpoint's name is given once and its bytes never
 change. Readers need neither lock nor write permission.
+
+Videos are for people alone: they are written whole and durably like everything else, but where room
+is short they go, so that a save never fails because of them.
 """
 
 import json
@@ -19,7 +22,7 @@ from typing import Any
 
 from kubevo_core import names
 from kubevo_core.container import Header, open_sealed
-from kubevo_core.errors import CheckpointCorrupt, CheckpointVersionError, StoreError
+from kubevo_core.errors import CheckpointCorrupt, CheckpointVersionError, StoreError, StoreFull
 from kubevo_runtime.store_files import make_directory, replace_durably, storing
 from kubevo_runtime.store_owner import Gate
 from kubevo_runtime.store_records import Lines, Scores
@@ -80,7 +83,7 @@ class RepeatStore:
         needed = len(checkpoint) + len(scores) + len(json.dumps(row, allow_nan=False))
         what = f"save generation {generation} of repeat {self.repeat}"
         with self._gate.writing(what):
-            self._gate.require_room(needed, what)
+            self._require_room(needed, what)
             self._make_directories()
             file = self._file(generation)
             self._require_same(file, generation, checkpoint)
@@ -95,9 +98,36 @@ class RepeatStore:
         """Add a test's row durably; one of the same generation and purpose changes nothing."""
         what = f"append a test of repeat {self.repeat}"
         with self._gate.writing(what):
-            self._gate.require_room(len(json.dumps(row, allow_nan=False)), what)
+            self._require_room(len(json.dumps(row, allow_nan=False)), what)
             self._make_directories()
             self._tests.append(row)
+
+    def save_video(
+        self, generation: int, content: bytes, best_generation: int | None, keep: int
+    ) -> list[int]:
+        """Keep a recorded episode, in place of what is there; return which older ones went for it.
+
+        The newest ``keep`` stay; the best's is always one of them.
+
+        Raises:
+            StoreFull: no room; nothing has changed, and the search has what is left.
+            Fenced, StoreError: as `save` says.
+        """
+        what = f"save the video of generation {generation} of repeat {self.repeat}"
+        with self._gate.writing(what):
+            self._gate.require_room(len(content), what)
+            self._make_directories()
+            make_directory(self._gate.files, self._videos)
+            file = self._videos / names.video_file(generation)
+            before = file.stat().st_size if file.exists() else 0
+            replace_durably(self._gate.files, file, content)
+            self._gate.count(len(content) - before)
+            there = sorted(self.videos().items())
+            old = [each for each in there if each[0] != best_generation]
+            unwanted = old[: max(0, len(there) - keep)]
+            for _, path in unwanted:
+                self._remove_video(path)
+            return [number for number, _ in unwanted]
 
     def repair(self, generation: int, row_of: RowOf) -> None:
         """Make everything fit the checkpoint of ``generation``, from which the run goes on.
@@ -234,6 +264,33 @@ class RepeatStore:
             return self._scores.read(generation)
 
     # ---- inside ----
+
+    def _require_room(self, needed: int, what: str) -> None:
+        """Require room for what the search must keep; videos, the oldest first, go for it."""
+        videos = sorted(
+            (
+                path
+                for path in self._gate.path.glob("repeat-*/videos/*")
+                if _VIDEO.fullmatch(path.name)
+            ),
+            key=lambda path: (path.name, str(path)),
+        )
+        while True:
+            try:
+                self._gate.require_room(needed, what)
+            except StoreFull:
+                if not videos:
+                    raise
+                self._remove_video(videos.pop(0))
+            else:
+                return
+
+    def _remove_video(self, path: Path) -> None:
+        # No fsync of the directory: a file that comes back is removed the next time.
+        with suppress(FileNotFoundError):
+            size = path.stat().st_size
+            self._gate.files.unlink(path)
+            self._gate.count(-size)
 
     def _file(self, generation: int) -> Path:
         return self._checkpoints / names.checkpoint_file(generation)

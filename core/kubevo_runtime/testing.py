@@ -55,6 +55,7 @@ class FakeBus:
         self.results: dict[str, tuple[int, bytes]] = {}
         self.failures: list[tuple[int, str, bytes]] = []
         self.blobs: dict[str, bytes] = {}
+        self.recordings: dict[str, dict[int, bytes]] | None = None  # parts by name, once opened
         self._now = 0.0
         self._position = 0
         self._changed = asyncio.Event()
@@ -77,6 +78,8 @@ class FakeBus:
         self.tasks.clear()
         self.results.clear()
         self.failures.clear()
+        if self.recordings is not None:
+            self.recordings.clear()
         self.is_made = False
 
     def _wake(self) -> None:
@@ -292,6 +295,19 @@ class _Coordinator:
     async def delete(self) -> None:
         self._bus.lose_store()
         self._bus.blobs.clear()
+        self._bus.recordings = None
+
+    async def open_recordings(self) -> None:
+        if self._bus.recordings is None:
+            self._bus.recordings = {}
+
+    async def recording(self, name: str, size: int) -> bytes | None:
+        parts = (self._bus.recordings or {}).get(name, {})
+        body = b"".join(parts.values())
+        return body if len(body) == size else None
+
+    async def drop_recording(self, name: str) -> None:
+        (self._bus.recordings or {}).pop(name, None)
 
 
 class _Worker:
@@ -318,6 +334,11 @@ class _Worker:
 
     async def put_failure(self, episode: str, body: bytes) -> None:
         self._bus.store_failure(episode, body)
+
+    async def put_recording_part(self, name: str, part: int, body: bytes) -> None:
+        if self._bus.recordings is None:
+            raise QueueMissing(missing_text(EXPERIMENT, "memory"))
+        self._bus.recordings.setdefault(name, {})[part] = body
 
     async def get_blob(self, key: str) -> bytes | None:
         return self._bus.blobs.get(key)

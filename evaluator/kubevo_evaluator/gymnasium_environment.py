@@ -236,7 +236,7 @@ def _construct(
     if render_mode is not None and modes is not None and render_mode not in modes:
         raise EnvironmentRefused(
             f"the environment {environment_id!r} offers no pictures (render mode {render_mode}); "
-            "play it without --record"
+            "play it without a recording"
         )
     try:
         if render_mode is not None:  # not every environment knows the argument

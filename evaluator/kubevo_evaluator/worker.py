@@ -3,10 +3,13 @@
 The order matters. Killed anywhere, the task comes again, and a second result is refused by the
 broker; so a worker keeps nothing that matters. What is wrong with *this process* (a library, a
 file, memory, another fingerprint) gives the task back and ends the process; what an environment
-raises is reported, and becomes a result only when another worker reports the same.
+raises is reported, and becomes a result only when another worker reports the same. A recording is
+played in between, and whatever goes wrong with it is its answer.
 """
 
 import asyncio
+import hashlib
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,8 +19,9 @@ from typing import Any, TypeVar
 import structlog
 
 from kubevo_core import genome as genomes
-from kubevo_core import names, spec
+from kubevo_core import names, recordings, spec
 from kubevo_core.errors import (
+    BusError,
     BusUnavailable,
     EnvironmentRefused,
     GenomeError,
@@ -37,8 +41,10 @@ from kubevo_core.messages import (
     encode_failure,
     encode_result,
 )
+from kubevo_core.seeding import Purpose
 from kubevo_evaluator.description import describe
 from kubevo_evaluator.evaluation import Evaluator
+from kubevo_evaluator.recording import Recorded, record
 from kubevo_evaluator.rollout import Played
 from kubevo_evaluator.settings import Settings
 from kubevo_runtime.bus import HeldTask, WorkerBus
@@ -53,6 +59,8 @@ MOST_REPORTED = 10_000
 OWN_FAILURES = 3
 # Making and testing an environment may import slowly, but one that hangs is noticed.
 PREPARE_SECONDS = 300.0
+# A renderer or an encoder that hangs is given up, and this process with it.
+RECORD_SECONDS = 600.0
 # What this machine lacks, also where a library lets it through; an environment that ends the
 # process by sys.exit ends this one, and not the search.
 LACKS = (ImportError, MemoryError, OSError, SystemExit)
@@ -132,6 +140,8 @@ class Worker:
             task = decode_task(held.body)
             if isinstance(task, str):
                 await self._describe(held, task)
+            elif task.key.purpose is Purpose.RECORD:
+                await self._record(held, task)
             else:
                 await self._play(held, task)
         except (MessageError, GenomeError) as exc:
@@ -191,6 +201,62 @@ class Worker:
         episode = Episode(task.key, played.episode_return, played.steps, played.frames, failure)
         report = ResultReport(episode, self._settings.worker, task.context, seconds)
         await self._bus.put_result(held.episode, encode_result(report))
+        await held.ack()
+
+    async def _record(self, held: HeldTask, task: Task) -> None:
+        """Record an episode, and answer with the video or with why there is none."""
+        if held.deliveries > recordings.MOST_DELIVERIES:
+            await self._answer_recording(
+                held,
+                f"{recordings.MOST_DELIVERIES} workers took this recording and died or gave it back",
+            )
+            return
+        context = await self._load_context(task.context)
+        base = await self._base(task)
+        if context is None or context.description is None or base is None:
+            await held.nak(delay_seconds=1)  # the coordinator puts it there again
+            return
+        environment, _ = _specs(context)
+        backend, seed = context.description.backend, task.episode_seed
+        try:
+            recorded = await self._in_thread(
+                held, lambda: record(base, environment, backend, seed), RECORD_SECONDS
+            )
+        except WorkerUnfit:
+            await self._answer_recording(held, f"it was not done after {RECORD_SECONDS:g} s")
+            raise Recycle("a recording hangs in this process") from None
+        if recorded.failure is not None:
+            await self._answer_recording(held, recorded.failure)
+            return
+        try:
+            video = await self._send(held, recorded)
+        except BusUnavailable:
+            raise
+        except BusError as exc:
+            await self._answer_recording(held, f"the video could not be sent: {exc}")
+            return
+        await self._answer_recording(held, None, video)
+
+    async def _send(self, held: HeldTask, recorded: Recorded) -> recordings.Video:
+        """Send a video in parts; a name that is new each time keeps two senders apart."""
+        name, content = secrets.token_hex(16), recorded.content
+        signed = self._clock()
+        for part, start in enumerate(range(0, len(content), recordings.PART_BYTES)):
+            body = content[start : start + recordings.PART_BYTES]
+            await self._bus.put_recording_part(name, part, body)
+            if self._clock() - signed >= self._settings.ack_wait_seconds / 3:
+                await held.in_progress()
+                signed = self._clock()
+        digest = hashlib.sha256(content).hexdigest()
+        return recordings.Video(name, len(content), digest, recorded.pictures)
+
+    async def _answer_recording(
+        self, held: HeldTask, failure: str | None, video: recordings.Video | None = None
+    ) -> None:
+        if failure is not None:
+            log.warning("recording_failed", episode=held.episode, error=failure)
+        answer = recordings.Answer(video, failure, self._settings.worker)
+        await self._bus.put_result(held.episode, recordings.encode_answer(answer))
         await held.ack()
 
     async def _report_failure(self, held: HeldTask, task: Task, played: Played) -> None:

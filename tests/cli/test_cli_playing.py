@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from kubevo_cli.playing import episode_seeds
-from kubevo_cli.video import even_and_large
 from kubevo_core.seeding import Purpose, derive
+from kubevo_evaluator.video import even_and_large
 
 GENOME = "kubevo-1:mlp-4-16-2:7"
 

@@ -179,5 +179,7 @@ def test_known_environments_are_those_that_can_be_named():
 
 
 def test_an_environment_without_pictures_says_so(environment_spec):
-    with pytest.raises(EnvironmentRefused, match=r"offers no pictures.*play it without --record"):
+    with pytest.raises(
+        EnvironmentRefused, match=r"offers no pictures.*play it without a recording"
+    ):
         make(environment_spec(MIXED), render=True)

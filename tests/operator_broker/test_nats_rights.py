@@ -76,6 +76,10 @@ async def test_evaluators_do_their_experiments_work(make_broker, extra):
         await work_once(coordinator, worker)
         assert await worker.get_blob("key") == b"blob"
         assert await worker.get_blob("none") is None
+        await coordinator.open_recordings()
+        for part, body in enumerate((b"one ", b"two")):
+            await worker.put_recording_part("f" * 32, part, body)
+        assert await coordinator.recording("f" * 32, 7) == b"one two"
         await coordinator.purge(">")
         assert await coordinator.result(TASK) is None
         await work_once(coordinator, worker)
@@ -111,6 +115,13 @@ DENIED = [
     names.task_subject(OTHER, TASK),
     names.result_subject(OTHER, TASK),
     names.failure_subject(OTHER, TASK),
+    names.recording_subject(OTHER, "f" * 32, "0"),
+    f"{names.recording_subject(MINE, 'f' * 32, '0')}.more",
+    f"{API}.STREAM.CREATE.V_{MINE}",
+    f"{API}.STREAM.MSG.GET.V_{MINE}",
+    f"{API}.STREAM.PURGE.V_{MINE}",
+    f"{API}.CONSUMER.CREATE.V_{MINE}",
+    f"{API}.DIRECT.GET.V_{MINE}.{names.recording_subject(MINE, 'f' * 32, '0')}",
     f"$KV.K_{MINE}.key",
     f"$KV.K_{OTHER}.key",
     f"{API}.DIRECT.GET.KV_K_{OTHER}.$KV.K_{OTHER}.key",
@@ -172,6 +183,7 @@ async def test_evaluators_hear_nothing_but_answers_to_them(broker, connect_user)
         names.task_subject(MINE, ">"),
         names.result_subject(MINE, ">"),
         names.result_subject(OTHER, ">"),
+        names.recording_subject(MINE, "*", "*"),
         "$JS.API.>",
         "$JS.ACK.>",
         "$JS.EVENT.>",

@@ -105,6 +105,7 @@ BOUNDS = {
     "spec.checkpoint.keepLast": (1, 1_000),
     "spec.checkpoint.keepEvery": (0, 1_000_000),
     "spec.checkpoint.quotaMebibytes": (1, 10_000_000),
+    "spec.recording.everyGenerations": (0, 1_000_000),
     "spec.environment.atari.frameSkip": (1, 16),
     "spec.environment.atari.maxNoops": (0, 255),
     "spec.warmStart.repeat": (0, 31),
@@ -318,6 +319,12 @@ UNKNOWN = [
     ),
     bad("unknown in scaling", "spec.scaling.minReplicas", 1, "unknown field"),
     bad("unknown in checkpoint", "spec.checkpoint.keeplast", 1, "did you mean 'keepLast'?"),
+    bad(
+        "unknown in recording",
+        "spec.recording.everygenerations",
+        1,
+        "did you mean 'everyGenerations'?",
+    ),
     bad(
         "unknown in failurePolicy",
         "spec.failurePolicy.onpoison",
@@ -624,6 +631,7 @@ LIVE: list[tuple[str, Any]] = [
     ("spec.evaluator.taskTimeoutSeconds", 60),
     ("spec.scaling", {"mode": "Fixed", "replicas": 2, "min": 1, "max": 3}),
     ("spec.checkpoint.keepLast", 5),
+    ("spec.recording.everyGenerations", 10),
     ("spec.resumePolicy", "Never"),
     ("spec.ttlSecondsAfterFinished", 5),
     ("spec.retention", "Delete"),

@@ -280,3 +280,48 @@ async def test_making_the_streams_twice_keeps_what_is_in_them(rig):
     await rig.coordinator.publish_task(TASK, b"")
     await rig.coordinator.ensure()
     assert (await rig.coordinator.backlog()).pending == 1
+
+
+VIDEO = "0123456789abcdef" * 2
+
+
+async def test_a_video_arrives_in_the_order_of_its_parts(rig):
+    await rig.coordinator.open_recordings()
+    parts = [bytes([number]) * 1000 for number in range(40)]
+    for number, body in enumerate(parts):
+        await rig.worker.put_recording_part(VIDEO, number, body)
+    await rig.other_worker.put_recording_part("f" * 32, 0, b"another one")
+    assert await rig.coordinator.recording(VIDEO, 40_000) == b"".join(parts)
+
+
+async def test_a_part_that_is_sent_again_counts_once(rig):
+    await rig.coordinator.open_recordings()
+    for number, body in ((0, b"lost"), (0, b"first "), (1, b"then")):
+        await rig.worker.put_recording_part(VIDEO, number, body)
+    assert await rig.coordinator.recording(VIDEO, 10) == b"first then"
+
+
+async def test_a_video_that_is_not_whole_is_none(rig):
+    await rig.coordinator.open_recordings()
+    assert await rig.coordinator.recording(VIDEO, 5) is None
+    await rig.worker.put_recording_part(VIDEO, 0, b"part")
+    assert await rig.coordinator.recording(VIDEO, 5) is None
+    assert await rig.coordinator.recording(VIDEO, 3) is None
+
+
+async def test_a_dropped_video_leaves_the_others(rig):
+    await rig.coordinator.open_recordings()
+    for name in (VIDEO, "f" * 32):
+        await rig.worker.put_recording_part(name, 0, b"video")
+    await rig.coordinator.drop_recording(VIDEO)
+    await rig.coordinator.drop_recording("0" * 32)
+    assert await rig.coordinator.recording(VIDEO, 5) is None
+    assert await rig.coordinator.recording("f" * 32, 5) == b"video"
+
+
+async def test_a_video_goes_with_its_experiment(rig):
+    await rig.coordinator.open_recordings()
+    await rig.worker.put_recording_part(VIDEO, 0, b"video")
+    await rig.coordinator.delete()
+    await rig.coordinator.open_recordings()
+    assert await rig.coordinator.recording(VIDEO, 5) is None

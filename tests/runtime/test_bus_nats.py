@@ -296,3 +296,33 @@ async def test_a_long_outage_ends_with_an_error_that_says_why(broker, settings_o
 def test_a_token_is_not_shown():
     settings = BusSettings(url="nats://h:1", experiment="x", token="hidden")
     assert "hidden" not in repr(settings)
+
+
+async def test_videos_wait_in_a_bounded_place_that_only_recording_claims(broker, settings_of):
+    settings = settings_of(broker)
+    async with connect_coordinator(settings) as coordinator, connect(settings) as worker:
+        await coordinator.ensure()
+        js = coordinator._connection.js
+        assert not [info for info in await js.streams_info() if info.config.name[:2] == "V_"]
+        await coordinator.open_recordings()
+        config = (await js.stream_info(f"V_{settings.experiment}")).config
+        assert (config.max_bytes, config.max_age) == (64 << 20, 86_400)
+        part = bytes(128 << 10)
+        for number in range(128):  # the largest video
+            await worker.put_recording_part("ab" * 16, number, part)
+        assert await coordinator.recording("ab" * 16, 16 << 20) == part * 128
+        await coordinator.drop_recording("ab" * 16)
+        assert (await js.stream_info(f"V_{settings.experiment}")).state.messages == 0
+        await coordinator.delete()
+        assert await js.streams_info() == []
+
+
+async def test_a_place_for_videos_that_the_broker_lost_is_made_again(broker, nats_rig, tmp_path):
+    await nats_rig.coordinator.ensure()
+    await nats_rig.coordinator.open_recordings()
+    await nats_rig.worker.put_recording_part("ab" * 16, 0, b"video")
+    await broker.kill(down_seconds=0.3)
+    shutil.rmtree(tmp_path / "broker" / "jetstream")
+    assert await nats_rig.coordinator.recording("ab" * 16, 5) is None
+    await nats_rig.worker.put_recording_part("ab" * 16, 0, b"again")
+    assert await nats_rig.coordinator.recording("ab" * 16, 5) == b"again"

@@ -1,10 +1,12 @@
 """Recording an episode as an mp4 (H.264, yuv420p: what every browser plays).
 
 One picture a step, at the game's own speed: an Atari console makes 60 frames a second, of which a
-step shows one in frameSkip (15 pictures a second by default).
+step shows one in frameSkip (15 pictures a second by default). ``kubevo play --record`` uses it, and
+an evaluator that was asked for a recording.
 """
 
-from collections.abc import Generator
+import os
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,14 +16,13 @@ import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
-from kubevo_cli.export import write_atomically
 from kubevo_core import spec
 from kubevo_core.errors import EnvironmentRefused, UserError
 
 if TYPE_CHECKING:
     from kubevo_evaluator.environments import Environment
 
-__all__ = ["Recorder", "even_and_large", "native_fps"]
+__all__ = ["LongEnough", "Recorder", "even_and_large", "native_fps"]
 
 CONSOLE_FPS = 60
 DEFAULT_FPS = 30
@@ -30,22 +31,45 @@ FASTEST = 240
 Picture = npt.NDArray[np.uint8]
 
 
+class LongEnough(Exception):
+    """The recording has the length that it may have; the rest of the episode is not needed."""
+
+
 class Recorder:
     """Takes a picture at every step and writes the file when its context ends without an error.
 
-    Use it as the ``on_step`` of one episode. A failed episode is recorded up to its failure.
+    Use it as the ``on_step`` of one episode. A failed episode is recorded up to its failure. After
+    ``most_seconds`` of video it raises `LongEnough`, through which the file is written all the same.
+    ``encoder`` are further arguments of ffmpeg.
     """
 
-    def __init__(self, target: Path, environment: spec.Environment, fps: int | None) -> None:
+    def __init__(
+        self,
+        target: Path,
+        environment: spec.Environment,
+        fps: int | None,
+        *,
+        most_seconds: float | None = None,
+        encoder: Sequence[str] = (),
+    ) -> None:
         self.pictures = 0
         self.fps: float = fps if fps is not None else 0.0
         self._target = target
         self._spec = environment
+        self._most_seconds = most_seconds
+        self._encoder = list(encoder)
         self._frames: Generator[None, Any, None] | None = None
         self._writing: Any = None
 
     def __call__(self, environment: "Environment", _steps: int, _reward: float) -> None:
-        """Take the picture of one step."""
+        """Take the picture of one step.
+
+        Raises:
+            EnvironmentRefused: the environment gives no picture.
+            LongEnough: the video has its full length.
+        """
+        if self._most_seconds is not None and self.pictures >= self._most_seconds * self.fps > 0:
+            raise LongEnough
         picture = even_and_large(self._picture(environment))
         if self._frames is None:
             self.fps = self.fps or native_fps(self._spec, environment)
@@ -59,7 +83,7 @@ class Recorder:
         except Exception as exc:  # the environment's edge: its renderer may raise anything
             raise EnvironmentRefused(
                 f"{self._spec.id} gives no picture here: {type(exc).__name__}: {exc}; play it "
-                "without --record, or install what its renderer needs"
+                "without a recording, or install what its renderer needs"
             ) from exc
 
     def _open(self, picture: Picture) -> Generator[None, Any, None]:
@@ -74,6 +98,7 @@ class Recorder:
             macro_block_size=2,
             quality=7,
             ffmpeg_log_level="error",
+            output_params=self._encoder,
         )
         frames.send(None)
         return frames
@@ -102,8 +127,10 @@ class Recorder:
             return
         try:
             self._frames.close()
-            if kind is None:
-                write_atomically(self._target, self._beside.replace)
+            if kind is None or kind is LongEnough:
+                with self._beside.open("rb") as file:
+                    os.fsync(file.fileno())
+                self._beside.replace(self._target)
         finally:
             with suppress(FileNotFoundError):
                 self._beside.unlink()

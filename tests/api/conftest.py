@@ -18,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from api_parts import AUTHORIZED, EXPERIMENTS, TOKEN
 from fastapi.testclient import TestClient
 
-from kubevo_api.access import LocalAccess
+from kubevo_api.access import Access, LocalAccess
 from kubevo_api.app import create_app
+from kubevo_api.catalogue import Catalogue
 from kubevo_api.local import LocalCatalogue
 from kubevo_api.runs import Library
 from kubevo_api.serve import assemble, listen, serve_forever
@@ -125,13 +126,15 @@ def serve_once(
 
 
 @contextmanager
-def served_here(settings: ApiSettings) -> Iterator[Served]:
+def served_here(
+    settings: ApiSettings, catalogue: Catalogue | None = None, access: Access | None = None
+) -> Iterator[Served]:
     """Serve with settings of a test's own, from a thread of this process."""
     settings = dataclasses.replace(settings, api_port=0, api_address="127.0.0.1")
     settings.data.mkdir(exist_ok=True)
     library = Library()
-    catalogue = LocalCatalogue(settings.data, library)
-    context = assemble(settings, catalogue, LocalAccess(TOKEN), library)
+    catalogue = catalogue or LocalCatalogue(settings.data, library)
+    context = assemble(settings, catalogue, access or LocalAccess(TOKEN), library)
     ready, over = threading.Event(), threading.Event()
 
     async def serve(listening: socket.socket) -> None:
@@ -153,7 +156,7 @@ def served_here(settings: ApiSettings) -> Iterator[Served]:
             assert not thread.is_alive()
 
 
-@pytest.fixture
-def serve_here() -> Callable[[ApiSettings], AbstractContextManager[Served]]:
+@pytest.fixture(scope="session")
+def serve_here() -> Callable[..., AbstractContextManager[Served]]:
     """Return a context that serves with settings of a test's own."""
     return served_here

@@ -4,13 +4,13 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from api_parts import Access, Catalogue, entry
 from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
 from kubevo_api import streams
-from kubevo_api.access import Caller, Remembered, Unauthenticated
+from kubevo_api.access import Remembered, Unauthenticated
 from kubevo_api.app import create_app
-from kubevo_api.catalogue import Entry, Index
 from kubevo_api.cluster import ClusterCatalogue
 from kubevo_api.context import Context
 from kubevo_api.feeds import Feeds
@@ -20,60 +20,6 @@ from kubevo_api.sessions import SESSION_SECONDS, Sessions
 from kubevo_api.streams import while_allowed
 
 SUCCEEDED = {"conditions": [{"type": "Succeeded", "status": "True"}]}
-
-
-def entry(namespace, name, directory, *, status=None, generations=30):
-    document = {
-        "metadata": {"name": name, "namespace": namespace, "uid": f"{namespace}-{name}"},
-        "spec": {
-            "environment": {"id": "CartPole-v1"},
-            "policy": {"network": "mlp"},
-            "budget": {"maxGenerations": generations},
-        },
-        "status": status or {},
-    }
-    return Entry(document, directory)
-
-
-class Catalogue:
-    """Experiments that are simply there; patches are merged as the API server does it."""
-
-    mode = "cluster"
-    is_ready = True
-
-    def __init__(self):
-        self.index = Index()
-
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *exc):
-        pass
-
-    async def patch(self, found, change):
-        spec = dict(found.document["spec"])
-        for name, value in change.items():
-            spec[name] = {**spec[name], **value} if isinstance(value, dict) else value
-        changed = replace(found, document={**found.document, "spec": spec})
-        self.index.put(changed)
-        return changed
-
-
-class Access:
-    """Rights by namespace; a token is its caller's name."""
-
-    def __init__(self):
-        self.rights = {}
-        self.asked = []
-
-    async def identify(self, token):
-        if token not in self.rights:
-            raise Unauthenticated("nobody")
-        return Caller(token, (), token)
-
-    async def allows(self, caller, verb, namespace, name):
-        self.asked.append((verb, namespace, name))
-        return verb in self.rights[caller.name].get(namespace, ())
 
 
 @pytest.fixture

@@ -20,8 +20,10 @@ async def test_a_caller_sees_and_does_what_the_callers_own_rights_allow(site: Si
         listed = (await service.ask("/api/v1/experiments", viewer)).json
         assert [item["name"] for item in listed["items"]] == ["cart"]
         for token, status in ((nobody, 403), (stranger, 401), ("x.y.z", 401), ("", 401)):
-            for path in ("cart", "cart/history", "missing", "/api/v1/experiments"):
+            for path in ("cart", "cart/history", "cart/events", "missing"):
                 assert (await service.ask(path, token)).status == status, (path, status)
+        assert (await service.ask("/api/v1/experiments", nobody)).json["items"] == []
+        assert (await service.ask("/api/v1/experiments", stranger)).status == 401
         elsewhere = "/api/v1/namespaces/kube-system/experiments/cart"
         assert (await service.ask(elsewhere, viewer)).status == 403
         assert (await service.ask("cart/suspend", viewer, {})).status == 403
@@ -94,3 +96,18 @@ async def test_a_model_is_served_while_the_search_goes_on_and_after(site: Site):
         model = await service.ask("cart/best/model.safetensors", viewer)
         assert model.status == 200
         assert len(model.body) > 4 * best["parameters"]
+
+
+async def test_a_video_of_the_best_is_made_beside_the_search_and_served(site: Site, local):
+    await site.operator()
+    search = document("cart", generations=6, recording={"everyGenerations": 3})
+    async with Service(site) as service:
+        viewer = await service.token("viewer", "get,list,watch")
+        await site.apply(search)
+        await site.wait("cart", "Succeeded")
+        await site.same("cart", local(document("cart", generations=6)))  # without recordings
+        videos = (await service.ask("cart/videos", viewer)).json["items"]
+        assert {2, 5} <= {item["generation"] for item in videos}
+        whole = await service.ask("cart/best/video.mp4", viewer)
+        assert whole.headers["content-type"] == "video/mp4"
+        assert whole.body[4:8] == b"ftyp"

@@ -152,18 +152,24 @@ class Feeds:
                 if feed.is_gone:
                     yield event_bytes("deleted", "{}")
                     return
+                # In one piece: many listen, and a search may finish many generations at a time.
+                events = []
                 if feed.status != told:
                     told = feed.status
-                    yield event_bytes("status", told, _identifier(places))
+                    events.append(event_bytes("status", told, _identifier(places)))
                 for repeat, newest in enumerate(feed.newest):
                     places[repeat] = min(places[repeat], newest)
                     while places[repeat] < newest:
                         rows = await feed.after(repeat, places[repeat])
                         for generation, text in rows:
                             places[repeat] = generation
-                            yield event_bytes("generation", text, _identifier(places))
+                            events.append(event_bytes("generation", text, _identifier(places)))
                         if not rows:
                             break
+                        yield b"".join(events)
+                        events = []
+                if events:
+                    yield b"".join(events)
                 while not await within(changed.wait(), PING_SECONDS):
                     yield PING
 

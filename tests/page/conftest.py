@@ -54,7 +54,7 @@ Play = Callable[[Demand], Episode]
 def document(name: str, **changes: Any) -> dict[str, Any]:
     """Return an Experiment; ``changes`` replace parts of its genetic algorithm or its budget."""
     genetic = {
-        "populationSize": 24,
+        "populationSize": changes.get("population", 24),
         "parents": 6,
         "mutationPower": "0.05",
         "eliteCandidates": 3,

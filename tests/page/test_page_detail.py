@@ -206,8 +206,10 @@ async def test_repeats_are_told_apart(data, serve, open_tab):
     assert tab.page.url.endswith("repeat=1")
 
 
-async def test_ten_thousand_generations_are_thinned_out_and_zoomed_into(data, serve, open_tab):
-    search = data.search("marathon", generations=LONG)
+async def test_ten_thousand_generations_of_a_thousand_are_thinned_out_and_zoomed_into(
+    data, serve, open_tab
+):
+    search = data.search("marathon", generations=LONG, population=1000)
     search.advance(2)
     file = search.run.path / "repeat-0/history.jsonl"
     row = json.loads(file.read_text().splitlines()[-1])
@@ -232,6 +234,14 @@ async def test_ten_thousand_generations_are_thinned_out_and_zoomed_into(data, se
 
     await tab.page.wait_for_function(f"() => {points} > 900")
     assert await zoom(tab) == [4000, 4400]
+
+    await tab.page.get_by_label("Generation, as a number").fill("1")
+    await tab.page.keyboard.press("Enter")
+    individuals = (
+        "[...document.querySelectorAll('.chart.chart-part')].flatMap((chart) => chart.data ?? [])"
+        ".find((trace) => trace.name === 'Individual')?.x.length"
+    )
+    await tab.page.wait_for_function(f"() => {individuals} > 950")  # some fail
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -35,7 +35,14 @@ SHORT_MESSAGE_BYTES = 200
 # What only an end has, and a search that goes on again has not.
 _OF_THE_END = ("completionTime", "reason", "populationDigest", "resultDigest", "finalTest")
 # They change at every look; alone they are not worth a patch every few seconds.
-_VOLATILE = ("framesPerSecond", "etaSeconds", "runningSeconds")
+_VOLATILE = (
+    "etaSeconds",
+    "framesPerSecond",
+    "generationEpisodes",
+    "generationEpisodesPlayed",
+    "openEpisodes",
+    "runningSeconds",
+)
 
 
 @dataclass(frozen=True)
@@ -226,6 +233,9 @@ def _progress(view: View, snapshot: Snapshot, previous: Mapping[str, Any]) -> Do
         "framesPerSecond": f"{snapshot.frames_per_second:.1f}",
         "evaluations": snapshot.evaluations,
         "failedEvaluations": snapshot.failed,
+        "generationEpisodes": sum(repeat.wanted for repeat in snapshot.repeats),
+        "generationEpisodesPlayed": sum(repeat.played for repeat in snapshot.repeats),
+        "openEpisodes": snapshot.open_tasks,
         "etaSeconds": None if snapshot.eta_seconds is None else round(snapshot.eta_seconds),
         "runningSeconds": f"{snapshot.running_seconds:.1f}",
     }

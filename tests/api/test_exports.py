@@ -201,9 +201,9 @@ def test_onnxruntime_takes_the_same_actions():
         made.close()
         values, action = session.run(None, {"observation": np.stack(seen)})
         expected = np.stack([np.asarray(policy.act(each)) for each in seen])
-        assert np.allclose(
-            values, np.stack([policy.values(each).copy() for each in seen]), 1e-3, 1e-4
-        )
+        exact = np.stack([policy.values(each).copy() for each in seen])
+        # Sums in another order differ by the size of what is summed, not of what comes out.
+        assert np.abs(values - exact).max() <= 1e-5 * np.abs(exact).max()
         if made.actions.kind == "continuous":
             low, high = np.float32(made.actions.low), np.float32(made.actions.high)
             same = np.isclose(np.clip(action, low, high), expected, rtol=1e-4, atol=1e-4).all(

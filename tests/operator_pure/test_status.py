@@ -26,7 +26,13 @@ from kubevo_operator.status import (
     is_worth_writing,
     timestamp,
 )
-from kubevo_runtime.progress import CheckpointView, FitnessView, PopulationView, Snapshot
+from kubevo_runtime.progress import (
+    CheckpointView,
+    FitnessView,
+    PopulationView,
+    RepeatView,
+    Snapshot,
+)
 
 DIGEST = "ab" * 32
 
@@ -48,7 +54,7 @@ def snapshot(**fields):
         "population": PopulationView(500.0, 21.5, 20.0, -0.0, 1),
         "checkpoint": CheckpointView(5, 4096, 1_700_000_000.9),
         "final_test": None,
-        "repeats": (),
+        "repeats": (RepeatView(0, played=20, wanted=25), RepeatView(1, played=3, wanted=10)),
     }
     return Snapshot(**values | fields)
 
@@ -99,6 +105,9 @@ def test_a_status_says_what_is_known():
         "framesPerSecond": "1234.6",
         "evaluations": 6000,
         "failedEvaluations": 3,
+        "generationEpisodes": 35,
+        "generationEpisodesPlayed": 23,
+        "openEpisodes": 12,
         "etaSeconds": 100,
         "runningSeconds": "61.3",
     }

@@ -146,6 +146,8 @@ async def test_a_failed_run_says_why_and_markup_in_it_stays_text(data, serve, op
     failures = panel(tab, "Failed episodes")
     await expect(failures).to_contain_text("<b>observation</b> has 5 values")
     await expect(failures.locator("b")).to_have_count(0)
+    await expect(panel(tab, "Events")).to_contain_text("Failed: AllEvaluationsFailed")
+    await expect(panel(tab, "Generation")).to_contain_text("No individual has a fitness")
     await tab.shot("failed")
 
 

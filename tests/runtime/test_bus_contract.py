@@ -269,7 +269,7 @@ async def test_a_deleted_queue_is_told_from_an_empty_one(rig):
 
 
 async def test_a_queue_deleted_under_a_waiting_worker_is_told_too(rig):
-    pulling = asyncio.create_task(rig.worker.pull(1.0))
+    pulling = asyncio.create_task(rig.worker.pull(4.0))
     await asyncio.sleep(0)
     await rig.coordinator.delete()
     with pytest.raises(QueueMissing):

@@ -1,7 +1,7 @@
 // Who plays and how much there is to play: evaluators, throughput, evaluations, the checkpoint.
 
 import { h, say } from "./dom.js";
-import { ago, bytes, count, duration, moment, short } from "./format.js";
+import { ago, bytes, count, duration, moment, plural, short } from "./format.js";
 import { panel, progress } from "./parts.js";
 
 /** Return the panel about the work of `run`. */
@@ -19,6 +19,8 @@ export function fleetPanel(run, mode) {
     "Evaluators",
     "Speed",
     "Time left",
+    "This generation",
+    "Queue",
     "Evaluations",
     "Failed",
     "A generation takes",
@@ -53,6 +55,17 @@ export function fleetPanel(run, mode) {
       isRunning && detail.framesPerSecond ? `${short(detail.framesPerSecond)} frames/s` : "–",
     );
     set("Time left", isRunning ? duration(history.secondsLeft(detail)) : "–");
+    set(
+      "This generation",
+      isRunning && done.generationEpisodes
+        ? `${count(done.generationEpisodesPlayed)} of ${count(done.generationEpisodes)} episodes`
+        : "–",
+    );
+    set(
+      "Queue",
+      isRunning && done.openEpisodes !== undefined ? plural(done.openEpisodes, "episode") : "–",
+      "Episodes that wait or are played now.",
+    );
     set("Evaluations", count(done.evaluations ?? sum(history.columns.evaluations)));
     set("Failed", count(done.failedEvaluations ?? sum(history.columns.failed)));
     set("A generation takes", duration(history.secondsEach));

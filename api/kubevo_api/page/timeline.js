@@ -1,12 +1,21 @@
-// What happened, newest first: improvements and tests of the past from the history, then what the
-// stream tells while the page is open.
+// What happened, newest first: improvements and tests of the past from the history, what the
+// conditions say and since when, then what the stream tells while the page is open.
 
 import { h } from "./dom.js";
-import { clock, count, duration, fitness } from "./format.js";
+import { clock, count, duration, fitness, moment } from "./format.js";
 import { message, panel } from "./parts.js";
 
 const KEPT = 120;
 const PAST = 40;
+const TOLD = {
+  Running: "True",
+  Ready: "False",
+  EvaluatorsReady: "False",
+  Degraded: "True",
+  Suspended: "True",
+  Succeeded: "True",
+  Failed: "True",
+};
 
 /** Return the panel with the events of `run`. */
 export function timelinePanel(run) {
@@ -33,6 +42,7 @@ export function timelinePanel(run) {
     best = run.history.newest()?.best ?? null;
     const final = run.tests.find((test) => test.purpose === "final");
     if (final) add("end", `Final test: ${fitness(final.mean)} in ${final.episodes} episodes`);
+    for (const { when, text } of statements(run.detail.status.conditions ?? [])) add(when, text);
   }
 
   run.on("history", (row) => {
@@ -52,6 +62,19 @@ export function timelinePanel(run) {
   none.hidden = list.children.length > 0;
   note(list.children.length ? "time of day, or since the start" : "");
   return { element, close() {} };
+}
+
+// The conditions that a person wants to know of, oldest first.
+function statements(conditions) {
+  const isTold = ({ type, status }) => TOLD[type] === status;
+  const time = ({ lastTransitionTime }) => lastTransitionTime ?? "";
+  return conditions
+    .filter(isTold)
+    .sort((a, b) => time(a).localeCompare(time(b)))
+    .map((condition) => ({
+      when: condition.lastTransitionTime ? moment(condition.lastTransitionTime) : "now",
+      text: `${condition.status === "True" ? "" : "Not "}${condition.type}: ${condition.reason}`,
+    }));
 }
 
 // Each generation whose best is better than all before it.

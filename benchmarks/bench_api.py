@@ -40,6 +40,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 CORES = sorted(os.sched_getaffinity(0))
 SEARCH, SERVICE = {CORES[0]}, {CORES[-1]}
 WATCHED = "watched"
+HISTORY = f"local/{WATCHED}-*/repeat-0/history.jsonl"
 
 
 # --- what is served --------------------------------------------------------------------------------
@@ -233,20 +234,21 @@ def busy_neighbour() -> Iterator[None]:
         process.wait()
 
 
-async def speeds(server: Server) -> tuple[float, float]:
+async def speeds(server: Server, history: Path) -> tuple[float, float]:
     """Return the search's speed with the whole load, over that beside an idle and a busy core."""
 
-    async def generation() -> int:
-        reader = await Connection(server).open()
-        reader.ask(f"{BASE}/{WATCHED}/generations")
-        text = await reader._reader.readuntil(b"]")
-        reader.close()
-        return int(text.split(b'"last":')[1].split(b",")[0])
+    def generation() -> int:
+        # From the file: an answer of the service would be as old as the service is busy.
+        with history.open("rb") as file:
+            file.seek(-min(history.stat().st_size, 65536), os.SEEK_END)
+            return int(
+                json.loads(file.read().rpartition(b"\n")[0].rpartition(b"\n")[2])["generation"]
+            )
 
     async def a_round() -> float:
-        before, started = await generation(), time.perf_counter()
+        before, started = generation(), time.perf_counter()
         await asyncio.sleep(ROUND_SECONDS)
-        return (await generation() - before) / (time.perf_counter() - started)
+        return (generation() - before) / (time.perf_counter() - started)
 
     async def again_and_again(path: str) -> None:
         connection = await Connection(server).open()
@@ -272,6 +274,7 @@ async def speeds(server: Server) -> tuple[float, float]:
         found = await looked_at()
         idle.append(found / alone)
         busy.append(found / beside)
+    sys.stderr.write(f"beside an idle core {sorted(idle)}, a busy one {sorted(busy)}\n")
     return statistics.median(idle), statistics.median(busy)
 
 
@@ -285,7 +288,7 @@ def search(root: Path, data: Path) -> Iterator[None]:
     driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     os.sched_setaffinity(0, SERVICE)
     try:
-        while not list(data.glob(f"local/{WATCHED}-*/repeat-0/history.jsonl")):
+        while not list(data.glob(HISTORY)):
             assert driver.poll() is None, "the search has ended"
             time.sleep(0.2)
         yield
@@ -318,7 +321,7 @@ def main() -> int:
             server = serve(root)
             try:
                 asyncio.run(under_load(server, asked.experiments, say))
-                idle, ratio = asyncio.run(speeds(server))
+                idle, ratio = asyncio.run(speeds(server, next(root.glob(HISTORY))))
             finally:
                 server.process.terminate()
                 server.process.wait()

@@ -1,13 +1,18 @@
 """Shared by all tests: the golden files, a minimal spec, and the synthetic evaluation."""
 
+import fcntl
+import hashlib
 import json
+import os
 import signal
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from threadpoolctl import threadpool_limits
 
 from kubevo_core import checkpoint, container
 from kubevo_core import spec as specs
@@ -39,6 +44,37 @@ def pytest_configure() -> None:
     # so would every program that the tests start and interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # As in the programs: several processes with threads of BLAS that spin would wait for each other.
+    threadpool_limits(1)
+    # How long an example takes depends on what runs beside it, and is no property of ours.
+    hypothesis.settings.register_profile(
+        "kubevo", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("kubevo")
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any, Callable[[], Any]], Any]:
+    """Return a memory of what is dear: made once for a key, also when several processes run the tests.
+
+    Keys and what is made are values of JSON; who comes while it is being made waits for it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+    folder.mkdir(exist_ok=True)
+
+    def recall(key: Any, make: Callable[[], Any]) -> Any:
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+        with (folder / name).open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            known = file.read()
+            if not known:
+                known = json.dumps(make())
+                file.write(known)
+        return json.loads(known)
+
+    return recall
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from kubevo_api.context import Context
 from kubevo_api.models import Problem
-from kubevo_api.routes import comparison, events, experiments, models, results, system
+from kubevo_api.routes import archives, comparison, events, experiments, models, results, system
 from kubevo_api.web import ConditionalGet, HeadAsGet, Observed, SecurityHeaders, problem_handlers
 
 __all__ = ["create_app"]
@@ -75,7 +75,7 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     app.openapi = partial(_document, app)  # type: ignore[method-assign]
     api = APIRouter(prefix=ROOT, responses=PROBLEMS)
-    for module in (experiments, results, models, events, comparison, system):
+    for module in (experiments, results, models, archives, events, comparison, system):
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(system.open_router)

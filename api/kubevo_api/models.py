@@ -278,6 +278,7 @@ class Best(FitnessOf):
     mutations: int
     network: str
     parameters: int
+    precision: str = Field(description="What its weights are rounded to: `float32` or `bfloat16`.")
     actions: str | None = Field(
         None, description="What its values mean, such as `discrete 2`; null before it is known."
     )

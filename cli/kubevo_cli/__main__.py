@@ -21,7 +21,6 @@ INTERRUPTED = 130
 # Modules that a command may find missing, and the extra that brings them.
 EXTRAS = {
     "ale_py": "evaluator",
-    "cv2": "evaluator",
     "gymnasium": "evaluator",
     "imageio_ffmpeg": "cli",
     "matplotlib": "cli",

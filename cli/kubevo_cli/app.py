@@ -13,17 +13,11 @@ import typer
 
 from kubevo_cli.cluster import commands as cluster_commands
 from kubevo_cli.cluster import flags
+from kubevo_cli.cluster.flags import Json, JsonOutput
 
 __all__ = ["app"]
 
 RUN_PANEL, RESULTS_PANEL, ABOUT_PANEL = "Search", "Results", "This installation"
-
-
-class Form(StrEnum):
-    """How data is printed."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 class HistoryForm(StrEnum):
@@ -38,8 +32,16 @@ class Backend(StrEnum):
     """Who computes the network."""
 
     AUTO = "auto"
+    NATIVE = "native"
     NUMPY = "numpy"
     TORCH = "torch"
+
+
+class Precision(StrEnum):
+    """The number format of the weights."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
 
 
 class Axis(StrEnum):
@@ -58,7 +60,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Output = Annotated[Form, typer.Option("--output", help="How data is printed to stdout.")]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(
@@ -95,6 +96,13 @@ Seed = Annotated[
 ChosenBackend = Annotated[
     Backend | None,
     typer.Option("--backend", help="Who computes the network; default: as in the run, or auto."),
+]
+ChosenPrecision = Annotated[
+    Precision | None,
+    typer.Option(
+        "--precision",
+        help="Number format of the weights; default: as in the run or the JSON, or float32.",
+    ),
 ]
 EnvironmentAssignments = Annotated[
     list[str] | None,
@@ -134,7 +142,7 @@ def run(
         typer.Option("--resume", help="Go on with the run of this name, or start it."),
     ] = False,
     assignments: Assignments = None,
-    output: Output = Form.TEXT,
+    output: JsonOutput = Json.TEXT,
     metrics_port: Annotated[
         int | None,
         typer.Option(min=0, max=65535, help="Serve Prometheus metrics there; 0: any free port."),
@@ -151,7 +159,7 @@ def run(
         data=data,
         resume=resume,
         assignments=tuple(assignments or ()),
-        output="json" if output is Form.JSON else "text",
+        output="json" if output is Json.JSON else "text",
         metrics_port=metrics_port,
     )
     raise typer.Exit(run_locally(options))
@@ -164,7 +172,7 @@ def validate(
     show: Annotated[
         bool, typer.Option("--show", help="Print the complete spec, with all defaults.")
     ] = False,
-    output: Output = Form.TEXT,
+    output: JsonOutput = Json.TEXT,
 ) -> None:
     """Check an Experiment file and tell all its problems."""
     from kubevo_cli.validate import validate as check
@@ -237,24 +245,32 @@ def best(
 @app.command(rich_help_panel=RESULTS_PANEL)
 def evaluate(
     source: GenomeSource,
+    *,
     environment: EnvironmentId = None,
     episodes: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="How many episodes to play.")
     ] = 30,
     seed: Seed = 0,
     backend: ChosenBackend = None,
+    precision: ChosenPrecision = None,
     assignments: EnvironmentAssignments = None,
     repeat: Repeat = None,
-    output: Output = Form.TEXT,
+    output: JsonOutput = Json.TEXT,
 ) -> None:
     """Play fresh episodes and tell their mean with a 95 % interval."""
     from kubevo_cli.playing import PlayOptions
     from kubevo_cli.playing import evaluate as play_all
 
     _log_to_stderr()
-    chosen = backend.value if backend else None
     options = PlayOptions(
-        source, environment, seed, chosen, tuple(assignments or ()), repeat, output.value
+        source,
+        environment,
+        seed,
+        backend and backend.value,
+        precision and precision.value,
+        tuple(assignments or ()),
+        repeat,
+        output.value,
     )
     raise typer.Exit(play_all(options, episodes))
 
@@ -276,19 +292,26 @@ def play(
         ),
     ] = None,
     backend: ChosenBackend = None,
+    precision: ChosenPrecision = None,
     assignments: EnvironmentAssignments = None,
     repeat: Repeat = None,
     force: Force = False,
-    output: Output = Form.TEXT,
+    output: JsonOutput = Json.TEXT,
 ) -> None:
     """Play one episode; with --record as a video."""
     from kubevo_cli.playing import PlayOptions
     from kubevo_cli.playing import play as play_one
 
     _log_to_stderr()
-    chosen = backend.value if backend else None
     options = PlayOptions(
-        source, environment, seed, chosen, tuple(assignments or ()), repeat, output.value
+        source,
+        environment,
+        seed,
+        backend and backend.value,
+        precision and precision.value,
+        tuple(assignments or ()),
+        repeat,
+        output.value,
     )
     raise typer.Exit(play_one(options, record, fps, force=force))
 
@@ -307,7 +330,7 @@ def export(
     ],
     repeat: Repeat = None,
     force: Force = False,
-    output: Output = Form.TEXT,
+    output: JsonOutput = Json.TEXT,
 ) -> None:
     """Write a genome as weights, as ONNX, or with a script that plays it."""
     from kubevo_cli.export import export as write
@@ -329,7 +352,7 @@ def plot(
         int | None, typer.Option("--repeat", min=0, help="Only this repeat; default: all.")
     ] = None,
     force: Force = False,
-    output: Output = Form.TEXT,
+    output: JsonOutput = Json.TEXT,
 ) -> None:
     """Draw learning curves; several searches as median and 95 % band."""
     from kubevo_cli.plot import plot as draw
@@ -363,7 +386,7 @@ def networks(
     identifier: Annotated[
         str | None, typer.Argument(metavar="[ID]", help="Show this network's tensors.")
     ] = None,
-    output: Output = Form.TEXT,
+    output: JsonOutput = Json.TEXT,
 ) -> None:
     """List the networks that a genome can stand for."""
     from kubevo_cli.inventory import show_network, show_networks
@@ -379,7 +402,7 @@ def environments(
     containing: Annotated[
         str, typer.Option("--filter", metavar="TEXT", help="Only ids that contain this.")
     ] = "",
-    output: Output = Form.TEXT,
+    output: JsonOutput = Json.TEXT,
 ) -> None:
     """List the environments that this installation can play."""
     from kubevo_cli.inventory import show_environments
@@ -388,7 +411,7 @@ def environments(
 
 
 @app.command(rich_help_panel=ABOUT_PANEL)
-def version(output: Output = Form.TEXT) -> None:
+def version(output: JsonOutput = Json.TEXT) -> None:
     """Show versions, the broker and the backends of this installation."""
     from kubevo_cli.inventory import show_versions
 

@@ -12,7 +12,7 @@ from kubevo_api.exports import FORMATS
 from kubevo_api.exports.model import Facts, Model
 from kubevo_cli import output
 from kubevo_cli.sources import BestOfRun, Source, load_source
-from kubevo_core import decode
+from kubevo_core import decode, networks
 from kubevo_core.errors import UserError
 from kubevo_runtime.intervals import mean_interval
 from kubevo_runtime.outcomes import final_test
@@ -31,14 +31,15 @@ def export(source: str, target: Path, repeat: int | None, form: str, *, force: b
     """
     require_writable(target, sorted(SUFFIXES), force=force)
     found = load_source(source, repeat)
-    theta = decode.parameters(found.genome)
-    digest = decode.sha256(theta)
-    content = FORMATS[SUFFIXES[target.suffix]].write(model_of(found))
+    model = model_of(found)
+    digest, size = decode.sha256(model.weights), networks.network(found.genome.network).size
+    content = FORMATS[SUFFIXES[target.suffix]].write(model)
     write_atomically(target, lambda file: file.write_bytes(content))
     document = {
         "file": str(target),
         "network": found.genome.network,
-        "parameters": int(theta.size),
+        "parameters": size,
+        "precision": found.precision,
         "digest": found.genome.digest,
         "sha256": digest,
     }
@@ -49,7 +50,8 @@ def export(source: str, target: Path, repeat: int | None, form: str, *, force: b
         {
             "file": str(target),
             "network": found.genome.network,
-            "parameters": output.number(int(theta.size)),
+            "parameters": output.number(size),
+            "precision": found.precision,
             "genome": found.genome.digest,
             "sha256": f"{digest} (of the flat float32 vector)",
         }
@@ -97,13 +99,14 @@ def model_of(source: Source) -> Model:
     """Return what an export of a source is made of."""
     of = source.of
     if of is None:
-        return Model(source.genome)
+        return Model(source.genome, precision=source.precision)
     description = of.run.description()
     return Model(
         genome=source.genome,
         environment=source.environment,
         actions=str(description["actions"]) if description else None,
         facts=_facts(of, source.backend),
+        precision=source.precision,
     )
 
 

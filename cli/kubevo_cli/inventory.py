@@ -26,7 +26,6 @@ DISTRIBUTIONS = (
     "ale-py",
     "box2d",
     "mujoco",
-    "opencv-python-headless",
     "torch",
 )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = [
     "count",
+    "note",
     "number",
     "say",
     "write",
@@ -30,6 +31,13 @@ def count(what: str, done: int, wanted: int) -> None:
     if sys.stderr.isatty():
         end = "" if done < wanted else "\r\033[K"
         sys.stderr.write(f"\r{what} {done}/{wanted}{end}")
+        sys.stderr.flush()
+
+
+def note(text: str) -> None:
+    """Show on a terminal what is going on, in place of the note before; nothing elsewhere."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{text}")
         sys.stderr.flush()
 
 

@@ -6,7 +6,8 @@ evaluation are those of a shorter one. The evaluator is imported only here, when
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ class PlayOptions:
     environment: str | None
     seed: int
     backend: str | None
+    precision: str | None
     assignments: tuple[str, ...]
     repeat: int | None
     output: str
@@ -52,7 +54,7 @@ def evaluate(options: PlayOptions, episodes: int) -> int:
         UserError: the genome or the environment cannot be used.
         KubevoError: as the tree in `kubevo_core.errors` says.
     """
-    source = load_source(options.source, options.repeat)
+    source = _source(options)
     environment, backend = _environment(options, source), _backend(options, source)
     from kubevo_evaluator.evaluation import evaluate_genome
 
@@ -62,12 +64,14 @@ def evaluate(options: PlayOptions, episodes: int) -> int:
         backend,
         episode_seeds(options.seed, episodes),
         lambda number, _: output.count("episode", number + 1, episodes),
+        precision=source.precision,
     )
     document = {
         "genome": source.genome.text,
         "digest": source.genome.digest,
         "environment": environment.model_dump(mode="json", by_alias=True),
         "backend": _resolved(backend),
+        "precision": source.precision,
         "seed": options.seed,
         **_statistics(played),
     }
@@ -134,21 +138,23 @@ def play(options: PlayOptions, record: Path | None, fps: int | None, *, force: b
         require_writable(record, [".mp4"], force=force)
     elif fps is not None:
         raise UserError(f"--fps {fps} is for a recording: give --record best.mp4 too")
-    source = load_source(options.source, options.repeat)
+    source = _source(options)
     environment, backend = _environment(options, source), _backend(options, source)
     seeds = episode_seeds(options.seed, 1)
     from kubevo_evaluator.evaluation import evaluate_genome
 
+    play_one = partial(
+        evaluate_genome, source.genome, environment, backend, seeds, precision=source.precision
+    )
+
     document: dict[str, Any] = {"environment": environment.id, "seed": options.seed}
     if record is None:
-        (played,) = evaluate_genome(source.genome, environment, backend, seeds)
+        (played,) = play_one()
     else:
         from kubevo_evaluator.video import Recorder
 
         with Recorder(record, environment, fps) as recorder:
-            (played,) = evaluate_genome(
-                source.genome, environment, backend, seeds, on_step=recorder, render=True
-            )
+            (played,) = play_one(on_step=recorder, render=True)
         document |= {"file": str(record), "pictures": recorder.pictures, "fps": recorder.fps}
     failure = played.failure.text if played.failure else None
     document |= {
@@ -168,6 +174,11 @@ def play(options: PlayOptions, record: Path | None, fps: int | None, *, force: b
     if failure:
         output.say(f"the episode failed: {failure}")
     return 1 if failure else 0
+
+
+def _source(options: PlayOptions) -> Source:
+    found = load_source(options.source, options.repeat)
+    return found if options.precision is None else replace(found, precision=options.precision)
 
 
 def _backend(options: PlayOptions, source: Source) -> str:

@@ -105,6 +105,7 @@ def show_best(directory: Path, repeat: int | None, form: str, *, genome_only: bo
         "environment": found.experiment.spec.environment.id,
         "test": _test_text(document["finalTest"]),
         "mutations": str(len(found.best.genome.mutations)),
+        "precision": document["precision"],
         "digest": found.best.genome.digest,
         "genome": f"{text[:LONGEST_GENOME]}… (all of it: --genome)" if long else text,
     }
@@ -131,6 +132,7 @@ def _document(found: BestOfRun) -> dict[str, Any]:
         "generation": best.generation,
         "repeat": found.repeat,
         "mutations": len(best.genome.mutations),
+        "precision": found.experiment.spec.policy.precision,
         "finalTest": _final_test(found),
         "dataDir": str(found.run.path),
     }

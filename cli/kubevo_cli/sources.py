@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from kubevo_cli.files import read_bounded
 from kubevo_cli.output import say
-from kubevo_core import checkpoint, genome, spec
+from kubevo_core import checkpoint, decode, genome, spec
 from kubevo_core.errors import GenomeError, RunNotFound, UserError
 from kubevo_core.generation_report import Best
 from kubevo_core.genome import Genome
@@ -49,9 +49,10 @@ class BestOfRun:
 
 @dataclass(frozen=True)
 class Source:
-    """A genome and, where it came from a run, that run."""
+    """A genome with its search's precision and, where it came from a run, that run."""
 
     genome: Genome
+    precision: str = "float32"
     of: BestOfRun | None = None
 
     @property
@@ -74,29 +75,34 @@ def load_source(text: str, repeat: int | None = None) -> Source:
         StoreError, FormatError: the run's directory cannot be used.
     """
     if text == "-":
-        return Source(_read(read_bounded(Path("-"), MOST_BYTES), "stdin"))
+        return _read(read_bounded(Path("-"), MOST_BYTES), "stdin")
     if _GENOME.match(text.strip()):
         return Source(genome.parse(text))
     if os.path.isdir(text):  # noqa: PTH112 - a long text is no error here
         found = best_of(open_only_run(Path(text)), repeat)
-        return Source(found.best.genome, found)
+        return Source(found.best.genome, found.experiment.spec.policy.precision, found)
     if os.path.isfile(text):  # noqa: PTH113
-        return Source(_read(read_bounded(Path(text), MOST_BYTES), text))
+        return _read(read_bounded(Path(text), MOST_BYTES), text)
     if re.match(r"[a-z0-9.-]+:[a-z]", text):  # most likely a genome, and its reader knows the words
         return Source(genome.parse(text))
     if text.lstrip().startswith("{"):
-        return Source(genome.from_json(text))
+        return _from_json(text)
     raise UserError(
         f"{text[:80]!r}: expected a run's directory, a file with a genome, - for stdin, or a genome "
         f"such as {genome.DIALECT}:mlp-4-16-2:7; no such file or directory"
     )
 
 
-def _read(text: str, where: str) -> Genome:
+def _read(text: str, where: str) -> Source:
     try:
-        return genome.from_json(text) if text.lstrip().startswith("{") else genome.parse(text)
+        return _from_json(text) if text.lstrip().startswith("{") else Source(genome.parse(text))
     except GenomeError as exc:
         raise GenomeError(f"{where}: {exc}") from exc
+
+
+def _from_json(text: str) -> Source:
+    found = genome.from_json(text)
+    return Source(found, decode.require_precision(json.loads(text).get("precision", "float32")))
 
 
 def open_only_run(directory: Path) -> Run:

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Self
 
 from kubevo_client.errors import ExperimentFailed, NotThere, ServiceUnavailable, WaitTimeout
@@ -79,6 +80,14 @@ class Experiment:
             page = found.get("continue")
             if page is None:
                 return
+
+    def download_run(self, target: Path) -> int:
+        """Write the whole run to a tar file, to go on with it elsewhere, and return its bytes.
+
+        Raises:
+            OSError: the file cannot be written; what was there before still is.
+        """
+        return self._transport.download(self._path("run.tar"), None, target)
 
     # --- waiting -------------------------------------------------------------------------------
 

@@ -44,6 +44,11 @@ class Best:
         """sha256 of the genome's text, 64 hex digits."""
         return self.genome.digest
 
+    @property
+    def precision(self) -> str:
+        """What its weights are rounded to, as in its search (float32 where a service does not say)."""
+        return str(self.document.get("precision", "float32"))
+
     def download(self, file: str, target: str | Path | None = None, *, force: bool = False) -> Path:
         """Download one of FILES to ``target`` (default: its own name here) and return the path.
 
@@ -86,7 +91,7 @@ class Best:
             wanted = found["spec"]["environment"]
         told = self.document.get("actions")
         layout, why = action_layout(network, environment, wanted, told)
-        return Policy(self.genome, layout, environment, why)
+        return Policy(self.genome, layout, environment, why, self.precision)
 
     def _path(self, file: str) -> str:
         namespace, name = self._place

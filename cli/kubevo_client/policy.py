@@ -28,13 +28,20 @@ class Policy:
 
     With ``environment`` (a Gymnasium environment) observations and actions are that environment's
     own. Without it an observation is a flat vector, or Atari's pixels (84, 84, 4), and an action is
-    a number from 0, or a flat array. ``layout`` None: only `values` can be used.
+    a number from 0, or a flat array. ``layout`` None: only `values` can be used. ``precision`` is
+    that of the genome's search.
     """
 
     def __init__(
-        self, genome: Genome, layout: ActionLayout | None, environment: Any = None, why: str = ""
+        self,
+        genome: Genome,
+        layout: ActionLayout | None,
+        environment: Any = None,
+        why: str = "",
+        precision: str = "float32",
     ) -> None:
         self.genome = genome
+        self.precision = decode.require_precision(precision)
         self.network = networks.network(genome.network)
         self._layout = layout
         self._why = why
@@ -52,7 +59,7 @@ class Policy:
     def parameters(self) -> Float32Vector:
         """The weights: shape (network.size,), float32, read-only; decoded at the first use."""
         if self._weights is None:
-            weights = decode.parameters(self.genome)
+            weights = decode.weights(self.genome, self.precision)
             weights.flags.writeable = False
             self._numpy.load(weights)
             self._weights = weights

@@ -134,6 +134,10 @@ class BusUnavailable(BusError):
     """The broker cannot be reached or did not answer in time; a retry may help."""
 
 
+class BrokerFull(BusError):
+    """The broker has no room for this Experiment: its own streams' or the server's is used up."""
+
+
 class ServerTooOld(BusError):
     """The broker's version is known to lose work; a retry does not help."""
 

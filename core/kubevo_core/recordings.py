@@ -39,8 +39,9 @@ MOST_BYTES = 16 << 20
 PART_BYTES = 128 << 10
 # Videos of one repeat.
 MOST_KEPT = 20
-# A recording that killed so many workers is given up.
-MOST_DELIVERIES = 2
+# A recording that so many workers took and died with, or gave back, is given up; less than what a local
+# run allows to any task, so that the worker can say so.
+MOST_DELIVERIES = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from nats.js import api
-from nats.js.errors import APIError, BadRequestError, NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from kubevo_core import names
+from kubevo_core.errors import BrokerFull
 from kubevo_runtime.bus_connection import Connection, now
 from kubevo_runtime.bus_pull import StreamReader
 from kubevo_runtime.bus_types import Backlog, Reader
 from kubevo_runtime.bus_worker import blob_stream, blob_subject
+from kubevo_runtime.limits import RESULT_BYTES
 
 __all__ = ["NatsCoordinator"]
 
@@ -27,6 +29,8 @@ RECORDING_WAIT_SECONDS = 2.0
 
 NO_MESSAGE = 10037
 OTHER_CONFIGURATION = 10058
+# The account's limits, then the server's: resources, memory, storage.
+NO_RESOURCES = (10002, 10023, 10028, 10047)
 
 
 class NatsCoordinator:
@@ -100,11 +104,20 @@ class NatsCoordinator:
             **{"retention": api.RetentionPolicy.LIMITS, **rules},
         )
         try:
-            await self._js.add_stream(config)
-        except BadRequestError as exc:
-            if exc.err_code != OTHER_CONFIGURATION:
+            try:
+                await self._js.add_stream(config)
+            except APIError as exc:
+                if exc.err_code != OTHER_CONFIGURATION:
+                    raise
+                await self._js.update_stream(config)  # other limits; refuses what cannot change
+        except APIError as exc:
+            if exc.err_code not in NO_RESOURCES:
                 raise
-            await self._js.update_stream(config)  # other limits; refuses what cannot be changed
+            raise BrokerFull(
+                f"the broker at {self._connection.place} has no room for the stream {name} of "
+                f"{max_bytes:,} bytes: {exc.description}; give it more storage, or remove "
+                "Experiments that are not needed"
+            ) from exc
 
     async def _make_consumer(self) -> None:
         settings = self._connection.settings
@@ -115,7 +128,7 @@ class NatsCoordinator:
             filter_subject=names.consumer_filter(self._experiment),
             ack_wait=settings.ack_wait_seconds,
             max_deliver=settings.max_deliver,
-            max_ack_pending=2 * settings.max_workers,
+            max_ack_pending=-1,  # bounded by the pulls: a worker holds two tasks at most
             max_waiting=2 * settings.max_workers,
         )
 
@@ -213,6 +226,16 @@ class NatsCoordinator:
             return info
 
         return await self._connection.call("asking for the backlog", attempt, self._repair)
+
+    async def has_room(self) -> bool:
+        """Tell whether the results' stream takes another result."""
+
+        async def attempt() -> bool:
+            info = await self._js.stream_info(self._results)
+            most = info.config.max_bytes or -1  # the server's word for no limit
+            return bool(most < 0 or info.state.bytes + RESULT_BYTES <= most)
+
+        return await self._connection.call("asking for room", attempt, self._repair)
 
     async def purge_task(self, episode: str) -> int:
         """Take a task off the queue; return how many went."""

@@ -42,6 +42,7 @@ class Inbox:
         self._requests = 0
         self._wanted = 0
         self._refused = False
+        self._given_up = False
         self._until = 0.0
         self._epoch = connection.epoch
         self._subscription: Any = None
@@ -62,6 +63,10 @@ class Inbox:
         return [message for message in self._messages if not _status(message)]
 
     async def _on_message(self, message: Msg) -> None:
+        if self._given_up and not _status(message):
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await message.nak()  # nobody waits for it here
+            return
         self._messages.append(message)
         self._wake.set()
 
@@ -93,6 +98,29 @@ class Inbox:
                 async with asyncio.timeout(remaining + self._settle_seconds):
                     await self._wake.wait()
 
+    async def ready(self, seconds: float) -> Msg | None:
+        """Return a message that lies ready, or None as soon as the server says that none does.
+
+        The server answers such a request at once, from what those who wait in `next` have left.
+        """
+        deadline = now() + seconds
+        if self._connection.is_online and not self._messages:
+            await self._ask(1, seconds, is_patient=False)
+        while True:
+            self._wake.clear()
+            while self._messages:
+                message = self._messages.popleft()
+                if self._accept(message):
+                    return message
+            remaining = deadline - now()
+            if remaining <= 0:
+                self._given_up, self._wanted = True, 0  # the answer may be lost, or come late
+            if remaining <= 0 or not self._is_asking():
+                return None
+            with contextlib.suppress(asyncio.TimeoutError):
+                async with asyncio.timeout(remaining):
+                    await self._wake.wait()
+
     def drain(self, limit: int) -> list[Msg]:
         """Return what has arrived already."""
         taken: list[Msg] = []
@@ -109,12 +137,14 @@ class Inbox:
             return False
         return self._wanted > 0
 
-    async def _ask(self, batch: int, seconds: float) -> None:
+    async def _ask(self, batch: int, seconds: float, *, is_patient: bool = True) -> None:
         self._requests += 1
+        self._given_up = False
         self._wanted = batch
         self._until = now() + seconds
         self._epoch = self._connection.epoch
-        request = json.dumps({"batch": batch, "expires": max(1, int(seconds * 1e9))})
+        how = {"expires": max(1, int(seconds * 1e9))} if is_patient else {"no_wait": True}
+        request = json.dumps({"batch": batch, **how})
         with contextlib.suppress(nats.errors.Error, OSError):
             await self._connection.client.publish(
                 self._next, request.encode(), reply=f"{self._inbox}.{self._requests}"

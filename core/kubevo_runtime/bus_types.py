@@ -108,6 +108,14 @@ class HeldTask(Protocol):
     def deliveries(self) -> int:
         """How often it was handed out, this time included."""
 
+    @property
+    def number(self) -> int:
+        """Its place among all that the queue ever handed out, also a second time."""
+
+    @property
+    def behind(self) -> int:
+        """How many tasks, not handed out yet, waited behind it when it was."""
+
     async def in_progress(self) -> None:
         """Renew the lease for another ``ack_wait_seconds``."""
 
@@ -163,6 +171,9 @@ class CoordinatorBus(Protocol):
     async def backlog(self) -> Backlog:
         """Return how much work is queued and held."""
 
+    async def has_room(self) -> bool:
+        """Tell whether the results' stream takes another result; evaluators wait while it does not."""
+
     async def purge_task(self, episode: str) -> int:
         """Take a task off the queue, also from under a worker; return how many went (0 or 1)."""
 
@@ -208,6 +219,15 @@ class WorkerBus(Protocol):
             QueueMissing: the queue has not been there for the whole of the timeout.
             BusUnavailable: the connection is closed for good.
         """
+
+    async def pull_ready(self) -> HeldTask | None:
+        """Take a task if one lies ready, and never before a worker that waits in `pull`.
+
+        None also when the broker does not answer soon: what is the matter, `pull` finds out.
+        """
+
+    async def is_anyone_idle(self) -> bool:
+        """Tell whether a worker waits in `pull`; False while the broker does not answer."""
 
     async def put_result(self, episode: str, body: bytes) -> bool:
         """Store a result; False when there is one (perhaps this one, sent before an outage)."""

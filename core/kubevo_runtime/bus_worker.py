@@ -17,6 +17,8 @@ __all__ = ["NatsWorker", "blob_stream", "blob_subject"]
 
 MISSING_PAUSE_SECONDS = 0.25
 MISSING_BUCKET_SECONDS = 1.0
+# What only helps is not waited for in an outage.
+HINT_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -38,7 +40,10 @@ class _Held:
         self._message = message
         self.episode = episode
         self.body = message.data
-        self.deliveries = message.metadata.num_delivered
+        metadata = message.metadata
+        self.deliveries = metadata.num_delivered
+        self.number = metadata.sequence.consumer
+        self.behind = metadata.num_pending
 
     async def in_progress(self) -> None:
         """Renew the lease."""
@@ -72,9 +77,7 @@ class NatsWorker:
 
     async def pull(self, timeout_seconds: float) -> HeldTask | None:
         """Take one task; None when none came in time."""
-        if not self._opened:
-            self._opened = True
-            await self._inbox.open()
+        await self._open()
         deadline = now() + timeout_seconds
         gone = False
         while True:
@@ -91,6 +94,29 @@ class NatsWorker:
             if gone and await self._is_missing():
                 raise QueueMissing(missing_text(self._experiment, self._connection.place))
             return None
+
+    async def pull_ready(self) -> HeldTask | None:
+        """Take a task if one lies ready."""
+        await self._open()
+        try:
+            message = await self._inbox.ready(HINT_SECONDS)
+        except ConsumerGone:
+            return None
+        return None if message is None else self._held(message)
+
+    async def is_anyone_idle(self) -> bool:
+        """Tell whether a worker waits in `pull`."""
+        js = self._connection.js
+        try:
+            info = await js.consumer_info(self._stream, names.CONSUMER, HINT_SECONDS)
+        except (nats.errors.Error, OSError):
+            return False
+        return bool(info.num_waiting)
+
+    async def _open(self) -> None:
+        if not self._opened:
+            self._opened = True
+            await self._inbox.open()
 
     async def _is_missing(self) -> bool:
         """Ask the server, since nobody answers pull requests while it recovers, either."""

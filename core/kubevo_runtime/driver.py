@@ -8,7 +8,7 @@ what the checkpoint lacks is asked for again, and what the broker still holds is
 from collections.abc import Callable, Sequence
 
 from kubevo_core import checkpoint, container, names
-from kubevo_core.errors import MessageError, RunMismatch
+from kubevo_core.errors import BrokerFull, MessageError, RunMismatch
 from kubevo_core.evaluation import Episode, Key
 from kubevo_core.generation import (
     Limits,
@@ -201,6 +201,12 @@ class Lane:
             self._quiet_since, self._patience = self._clock(), STALL_SECONDS
         elif state.open and self._clock() - self._quiet_since >= self._patience:
             self._patience = min(2 * self._patience, LONGEST_STALL_SECONDS)
+            if not await self._bus.has_room():
+                raise BrokerFull(
+                    "this Experiment's stream of results on the broker is full, so no evaluator can "
+                    "report; only evaluators write there, and what they should report would fit: use "
+                    "an evaluator.image of this version; nothing that was saved is lost"
+                )
             on_poison = self._live().failure_policy.on_poison
             await self.publisher.recover(state.open.values(), on_poison)
 

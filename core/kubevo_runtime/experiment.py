@@ -69,6 +69,8 @@ async def run_experiment(
     where = logs or f"the workers' logs in {run.path / 'logs'}"
     try:
         await bus.ensure()
+        if not await bus.has_room():
+            await bus.purge(">")  # else nobody could report: what was not saved is played again
         description, imported = await _prepared(run, spec, bus, sink)
         context = _context(spec, description)
         await _drop_old_bases(bus)

@@ -15,7 +15,7 @@ from kubevo_core.seeding import Purpose
 from kubevo_core.spec import ExperimentSpec
 from kubevo_runtime.bus_types import BusSettings
 
-__all__ = ["FAILURE_TEXT_BYTES", "StreamLimits", "stream_limits"]
+__all__ = ["FAILURE_TEXT_BYTES", "RESULT_BYTES", "StreamLimits", "stream_limits"]
 
 SMALLEST_BYTES = 16 << 20
 # Tasks wait outside when there is no room, and failure reports give way to newer ones.
@@ -74,7 +74,7 @@ def stream_limits(spec: ExperimentSpec) -> StreamLimits:
     if spec.warm_start is not None:
         bases += algorithm.parents
     tasks = spec.repeats * episodes * _task_bytes(algorithm.mutation_power)
-    results = spec.repeats * episodes * _result_bytes()
+    results = spec.repeats * episodes * RESULT_BYTES
     return StreamLimits(
         task_bytes=min(_at_least(tasks), MOST_TASK_BYTES),
         result_bytes=_at_least(results),
@@ -109,3 +109,7 @@ def _result_bytes() -> int:
     report = ResultReport(episode, "x" * WORKER_CHARACTERS, "f" * 16, seconds)
     subject = names.result_subject(LONGEST_ID, names.episode_subject(LONGEST_KEY))
     return RECORD_BYTES + len(subject) + len(encode_result(report))
+
+
+# What the broker keeps of the largest result.
+RESULT_BYTES = _result_bytes()

@@ -58,6 +58,7 @@ from kubevo_runtime.store_owner import (
 from kubevo_runtime.store_repeat import Loaded, RepeatStore
 
 __all__ = [
+    "LOGS",
     "OWNER",
     "Loaded",
     "RepeatStore",
@@ -95,6 +96,19 @@ class Run:
     def takeover(self) -> int:
         """The takeover number under which this object writes."""
         return self._gate.owner.takeover
+
+    @property
+    def quota_bytes(self) -> int | None:
+        """The most that the run's own files may take; None where its Experiment does not say."""
+        return self._gate.quota_bytes
+
+    def held(self) -> AbstractContextManager[Owner]:
+        """Keep every other process from writing and claiming, and give what OWNER says now.
+
+        Raises:
+            RunInUse: another process holds it.
+        """
+        return self._gate.taking_over("hold the run")
 
     def experiment(self) -> dict[str, Any]:
         """Return the Experiment as it was stored.
@@ -209,6 +223,11 @@ class Run:
     def repeat(self, repeat: int) -> RepeatStore:
         """Return the files of one repeat; the same object each time."""
         return self._repeats.setdefault(repeat, RepeatStore(self._gate, repeat))
+
+    def begun(self) -> list[int]:
+        """Return the numbers of the repeats that have a folder, in order."""
+        numbers = (folder.name.partition("-")[2] for folder in self.path.glob("repeat-*"))
+        return sorted(int(number) for number in numbers if number.isdecimal())
 
     def used_bytes(self) -> int:
         """Return the bytes of the run's own files, which the quota limits."""

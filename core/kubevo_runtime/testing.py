@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kubevo_core.errors import BusUnavailable
 from kubevo_runtime.bus_types import (
     Backlog,
     CoordinatorBus,
@@ -45,10 +46,12 @@ class FakeBus:
         ack_wait_seconds: float = 20.0,
         max_deliver: int = 30,
         longest_wait_seconds: float = 0.02,
+        most_results: int | None = None,
     ) -> None:
         self.ack_wait_seconds = ack_wait_seconds
         self.max_deliver = max_deliver
         self.longest_wait_seconds = longest_wait_seconds
+        self.most_results = most_results
         self.is_made = False
         self.tasks: dict[str, _Task] = {}
         # What was stored, oldest first, with the position that readers count by.
@@ -58,6 +61,8 @@ class FakeBus:
         self.recordings: dict[str, dict[int, bytes]] | None = None  # parts by name, once opened
         self._now = 0.0
         self._position = 0
+        self._handed_out = 0
+        self.idle_workers = 0
         self._changed = asyncio.Event()
 
     def coordinator(self) -> CoordinatorBus:
@@ -82,6 +87,11 @@ class FakeBus:
             self.recordings.clear()
         self.is_made = False
 
+    @property
+    def has_room(self) -> bool:
+        """Tell whether another result would be kept."""
+        return self.most_results is None or len(self.results) < self.most_results
+
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
@@ -90,6 +100,8 @@ class FakeBus:
         """Keep the first result of an episode; False for a later one."""
         if episode in self.results:
             return False
+        if not self.has_room:
+            raise BusUnavailable("the stream is full")
         self.results[episode] = (self._next_position(), body)
         self._wake()
         return True
@@ -118,7 +130,9 @@ class FakeBus:
             if task.lease_end is None and task.ready_at <= self._now and not self._is_lost(task):
                 task.deliveries += 1
                 task.lease_end = self._now + self.ack_wait_seconds
-                return _Held(self, episode, task)
+                self._handed_out += 1
+                behind = sum(each.deliveries == 0 for each in self.tasks.values())
+                return _Held(self, episode, task, self._handed_out, behind)
         return None
 
     def _end_lease(self, task: _Task) -> None:
@@ -196,9 +210,11 @@ def _matches(episode_filter: str, episode: str) -> bool:
 class _Held:
     """`HeldTask` in memory."""
 
-    def __init__(self, bus: FakeBus, episode: str, task: _Task) -> None:
+    def __init__(self, bus: FakeBus, episode: str, task: _Task, number: int, behind: int) -> None:
         self._bus = bus
         self._task = task
+        self.number = number
+        self.behind = behind
         self.episode = episode
         self.body = task.body
         self.deliveries = task.deliveries
@@ -273,6 +289,9 @@ class _Coordinator:
         states = list(self._bus.states().values())
         return Backlog(states.count("pending"), states.count("held"))
 
+    async def has_room(self) -> bool:
+        return self._bus.has_room
+
     async def purge_task(self, episode: str) -> int:
         return 0 if self._bus.tasks.pop(episode, None) is None else 1
 
@@ -324,10 +343,20 @@ class _Worker:
             taken.extend([task] if task else [])
             return bool(taken)
 
-        await self._bus.wait_for(take, timeout_seconds)
+        self._bus.idle_workers += 1
+        try:
+            await self._bus.wait_for(take, timeout_seconds)
+        finally:
+            self._bus.idle_workers -= 1
         if not self._bus.is_made:
             raise QueueMissing(missing_text(EXPERIMENT, "memory"))
         return taken[0] if taken else None
+
+    async def pull_ready(self) -> HeldTask | None:
+        return self._bus.take_task() if self._bus.is_made and not self._bus.idle_workers else None
+
+    async def is_anyone_idle(self) -> bool:
+        return self._bus.idle_workers > 0
 
     async def put_result(self, episode: str, body: bytes) -> bool:
         return self._bus.store_result(episode, body)

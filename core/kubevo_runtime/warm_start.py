@@ -155,8 +155,6 @@ def _taken(source: Run, warm_start: WarmStart) -> Imported:
 
 def _newest(source: Run, wanted: int | None) -> dict[int, Finished]:
     """Return the newest finished generation of each repeat that has one, or of the wanted one."""
-    folders = source.path.glob("repeat-*")
-    numbers = sorted(int(n) for f in folders if (n := f.name.partition("-")[2]).isdecimal())
     repeats = _field(source, "repeats") or 1
     if wanted is not None and wanted >= repeats:
         raise WarmStartRefused(
@@ -164,7 +162,7 @@ def _newest(source: Run, wanted: int | None) -> dict[int, Finished]:
             f"got {wanted}"
         )
     found = {}
-    for number in numbers if wanted is None else [wanted]:
+    for number in source.begun() if wanted is None else [wanted]:
         loaded = source.repeat(number).latest()
         if loaded is not None:
             found[number] = checkpoint.decode(loaded.payload).finished

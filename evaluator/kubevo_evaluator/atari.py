@@ -36,6 +36,7 @@ from kubevo_core import networks, spec
 from kubevo_core.errors import EnvironmentRefused, WorkerUnfit
 from kubevo_core.seeding import derive_hash, mix
 from kubevo_evaluator.layouts import Action, ActionLayout, ObservationLayout
+from kubevo_evaluator.pixels import BEFORE, NEWEST, Pixels, make_pixels
 
 if TYPE_CHECKING:
     import ale_py
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["PIXELS", "AtariEnvironment", "games", "make_atari", "rom_md5"]
 
 PIXELS = ObservationLayout("pixels", networks.PIXELS)
-SIDE = networks.PIXELS[0]
 # What a random number of an episode is for; part of every result, so they never change.
 NOOPS, STICKY = 1, 2
 # In Qbert and Tetris (ale-py 0.12.1) a restored state plays on differently when the emulator has
@@ -59,12 +59,14 @@ class _Console:
 
     The emulator's state does not hold its screen: until the next frame, a restored emulator still
     shows the last picture of the episode before. So the start's pictures are kept beside it.
+    What `pixels` learnt of this emulator's colours serves every environment.
     """
 
     game: str
     ale: "ale_py.ALEInterface"
     start: "ale_py.ALEState"
-    grey: npt.NDArray[np.uint8]
+    pixels: Pixels
+    screen: npt.NDArray[np.uint8]
     colours: npt.NDArray[np.uint8]
 
 
@@ -108,15 +110,9 @@ def make_atari(environment: spec.Environment) -> "AtariEnvironment":
 
     Raises:
         EnvironmentRefused: no such game.
-        WorkerUnfit: ale-py, OpenCV or the ROM cannot be loaded here.
+        WorkerUnfit: ale-py or the ROM cannot be loaded here.
     """
     game = _game(environment.id)
-    try:
-        import cv2
-    except ImportError as exc:
-        raise _no_library(exc) from exc
-    # One core per evaluator: a picture of 84x84 is not worth a second thread.
-    cv2.setNumThreads(1)
     atari = environment.atari or spec.Atari.model_validate({})
     idle = _idle.get(game)
     return AtariEnvironment(idle.pop() if idle else _new_console(game), atari)
@@ -145,16 +141,9 @@ class AtariEnvironment:
         self._lives = 0
         self._press_fire = False
         self._at_start = False
-        import cv2
-
-        self._resize, self._by_area = cv2.resize, cv2.INTER_AREA  # looked up once, not each step
-        height, width = ale.getScreenDims()
-        self._newest = np.zeros((height, width), dtype=np.uint8)
-        self._before = np.zeros((height, width), dtype=np.uint8)
-        self._small = np.zeros((SIDE, SIDE), dtype=np.uint8)
+        self._pixels = console.pixels
+        self._screen = np.empty_like(console.screen)
         self._stack = np.zeros(networks.PIXELS, dtype=np.uint8)
-        # A pixel's four frames as one little-endian number: shifting it by 8 drops the oldest.
-        self._packed = self._stack.view("<u4")[..., 0]
 
     def reset(self, episode_seed: int) -> npt.NDArray[np.uint8]:
         """Restore the snapshot and play the start: no-ops, then FIRE."""
@@ -180,12 +169,10 @@ class AtariEnvironment:
                 break
         self._lives = ale.lives()
         if self._at_start:
-            np.copyto(self._newest, console.grey)
+            self._pixels.see(NEWEST, console.screen)
         else:
-            ale.getScreenGrayscale(self._newest)
-        self._before.fill(0)
-        self._shrink()
-        self._stack[:] = self._small[..., None]
+            self._see(NEWEST)
+        self._pixels.fill(self._stack)
         return self._stack
 
     def step(self, action: Action) -> tuple[npt.NDArray[np.uint8], float, bool]:
@@ -207,15 +194,13 @@ class AtariEnvironment:
             if ended:
                 break
             if number == skip - 2:
-                ale.getScreenGrayscale(self._before)
+                self._see(BEFORE)
             elif number == skip - 1:
-                ale.getScreenGrayscale(self._newest)
+                self._see(NEWEST)
         lives = ale.lives()
         self._press_fire = lives < self._lives
         self._lives = lives
-        self._shrink()
-        np.right_shift(self._packed, 8, out=self._packed)
-        self._stack[..., -1] = self._small
+        self._pixels.push(self._stack)
         return self._stack, float(reward), ended
 
     def render(self) -> npt.NDArray[np.uint8]:
@@ -244,10 +229,12 @@ class AtariEnvironment:
     def _life_ends_episode(self) -> bool:
         return self._terminal_on_life_loss and self._ale.lives() < self._lives
 
-    def _shrink(self) -> None:
-        if self._skip > 1:
-            np.maximum(self._newest, self._before, out=self._newest)
-        self._resize(self._newest, (SIDE, SIDE), self._small, interpolation=self._by_area)
+    def _see(self, frame: int) -> None:
+        ale, screen = self._ale, self._screen
+        ale.getScreen(screen)
+        if not self._pixels.see(frame, screen):
+            self._pixels.learn(screen, ale.getScreenGrayscale())
+            self._pixels.see(frame, screen)
 
 
 def _waits_for_fire(minimal: list["ale_py.Action"]) -> bool:
@@ -279,9 +266,9 @@ def _new_console(game: str) -> _Console:
     ale.setInt("random_seed", 0)
     ale.loadROM(str(path))
     ale.reset_game()
-    console = _Console(
-        game, ale, ale.cloneState(), ale.getScreenGrayscale().copy(), ale.getScreenRGB().copy()
-    )
+    pixels, screen = make_pixels(*ale.getScreenDims()), ale.getScreen()
+    pixels.learn(screen, ale.getScreenGrayscale())
+    console = _Console(game, ale, ale.cloneState(), pixels, screen, ale.getScreenRGB())
     for _ in range(BURN_IN_FRAMES):
         ale.act(ale.getLegalActionSet()[0])
     return console

@@ -42,7 +42,7 @@ def describe(environment: spec.Environment, policy: spec.Policy) -> Description:
         network = network_for(policy, made.observation, made.actions)
         backend = resolve(policy.backend)
         with one_thread():
-            player = make_policy(backend, network, made.actions)
+            player = make_policy(backend, network, made.actions, policy.precision)
             prints = fingerprint(environment, backend, policy.precision, network, player)
             failure = self_test(made, player)
     finally:
@@ -138,7 +138,7 @@ def _fixed_observation(network: Network, number: int) -> Observation:
 
 def _distributions(environment: spec.Environment) -> list[str]:
     if environment.is_atari:
-        return ["ale-py", "opencv-python-headless"]
+        return ["ale-py"]
     from kubevo_evaluator.gymnasium_environment import LIBRARIES, family, find, module_of
 
     found = find(environment.id)

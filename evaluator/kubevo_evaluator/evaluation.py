@@ -5,8 +5,10 @@ has a genome and wants its returns. Neither keeps anything that could change a r
 """
 
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -18,12 +20,16 @@ from kubevo_core.errors import EnvironmentRefused, GenomeError, WorkerUnfit
 from kubevo_core.genome import Genome, Mutation
 from kubevo_core.messages import Description
 from kubevo_core.networks import Network
+from kubevo_core.noise import Float32Vector
+from kubevo_evaluator import native
 from kubevo_evaluator.description import fingerprint, network_for, one_thread, self_test
 from kubevo_evaluator.environments import Environment, make
 from kubevo_evaluator.policies import Policy, make_policy, resolve
 from kubevo_evaluator.rollout import OnStep, Played, play
 
-__all__ = ["Evaluator", "OnEpisode", "evaluate_genome"]
+AT_ONCE = 1 << 14  # parameters
+
+__all__ = ["Decoded", "Evaluator", "OnEpisode", "evaluate_genome"]
 
 log = structlog.get_logger()
 
@@ -31,9 +37,19 @@ log = structlog.get_logger()
 OnEpisode = Callable[[int, Played], None]
 
 
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """The weights of a genome, a base's digest and perhaps a mutation, and the seconds they took."""
+
+    genome: tuple[str, Mutation | None]
+    parameters: Float32Vector
+    seconds: float
+
+
 class Evaluator:
     """Plays the episodes of one experiment, after a self-test; a context manager.
 
+    One thread may decode the next genome while another one plays; each of them is one thread.
     ``cache_bytes`` bounds the weights of base genomes that are kept; 0 changes speed only.
     """
 
@@ -49,9 +65,11 @@ class Evaluator:
         self._description = description
         self._network = networks.network(description.network)
         self._cache = decode.ParameterCache(cache_bytes)
-        self._loaded: tuple[str, Mutation | None] | None = None
-        # A child is made where the last one was: fresh megabytes cost more than the mutation.
-        self._child = np.empty(0, dtype=np.float32)
+        # A child is made where one was that nobody has any more: fresh megabytes cost more than
+        # the mutation. There are two, the one that plays and the next.
+        self._unused: list[Float32Vector] = []
+        self._decoded: Decoded | None = None  # last
+        self._loaded: Decoded | None = None
         self._policy: Policy | None = None
         self._environment: Environment | None = None
         self._threads = ExitStack()
@@ -66,7 +84,10 @@ class Evaluator:
         try:
             self._environment = environment = make(self._spec)
             self._policy = make_policy(
-                self._description.backend, self._network, environment.actions
+                self._description.backend,
+                self._network,
+                environment.actions,
+                self._policy_spec.precision,
             )
             self._threads.enter_context(one_thread())
             self._check_layouts(environment)
@@ -81,34 +102,64 @@ class Evaluator:
             self.close()
             raise
 
-    def evaluate(
-        self, base: Genome, mutation: Mutation | None, episode_seed: int
-    ) -> tuple[Played, dict[str, float]]:
-        """Play one episode of ``base``, mutated if told so; also return the seconds it took.
+    @property
+    def decodes_at_once(self) -> bool:
+        """Whether decoding takes less time than handing it to a thread."""
+        return self._network.size <= AT_ONCE
+
+    def decode(self, base: Genome, mutation: Mutation | None) -> Decoded:
+        """Return the weights of ``base``, mutated if told so.
+
+        Raises:
+            GenomeError: the genome is of another network.
+        """
+        wanted = (base.digest, mutation)
+        if self._decoded is not None and self._decoded.genome == wanted:
+            return self._decoded
+        if base.network != self._network.id:
+            raise GenomeError(
+                f"expected a genome of {self._network.id}, got one of {base.network}: it belongs "
+                "to another experiment"
+            )
+        started = time.perf_counter()
+        self._decoded = None  # its memory may be the next child's
+        weights = decode.parameters(base, self._cache, native.add_noise)
+        if mutation is None:
+            self._decoded = Decoded(wanted, weights, time.perf_counter() - started)
+            return self._decoded
+        child = self._unused.pop() if self._unused else np.empty_like(weights)
+        decode.mutate(weights, mutation, child, native.add_noise)
+        self._decoded = Decoded(wanted, child, time.perf_counter() - started)
+        weakref.finalize(self._decoded, self._unused.append, child)
+        return self._decoded
+
+    def play(self, decoded: Decoded, episode_seed: int) -> tuple[Played, dict[str, float]]:
+        """Play one episode with decoded weights; also return the seconds that it took.
 
         Seconds: ``decode`` until the weights are ready, ``play`` for the episode.
 
         Raises:
-            GenomeError: the genome is of another network.
             WorkerUnfit: this process must not evaluate.
         """
         if self._policy is None:
             raise RuntimeError("the evaluator is not open; call open() or use it in a with block")
-        started = time.perf_counter()
-        self._load(self._policy, base, mutation)
+        started, decoding = time.perf_counter(), 0.0
+        if self._loaded is not decoded:
+            self._policy.load(decoded.parameters)
+            self._loaded, decoding = decoded, decoded.seconds
         environment = self._environment or self._make_again()
-        decoded = time.perf_counter()
+        ready = time.perf_counter()
         played = play(environment, self._policy, episode_seed, self._spec.max_episode_steps)
         ended = time.perf_counter()
         if played.failure is not None:
             self._drop_environment()  # what it raised may have left it half-way
-        return played, {"decode": decoded - started, "play": ended - decoded}
+        return played, {"decode": decoding + ready - started, "play": ended - ready}
 
     def close(self) -> None:
         """Let go of the environment and the weights; closing twice is harmless."""
         self._drop_environment()
         self._policy = None
-        self._loaded = None
+        self._decoded = self._loaded = None
         self._threads.close()
 
     def __enter__(self) -> Self:
@@ -122,25 +173,6 @@ class Evaluator:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _load(self, policy: Policy, base: Genome, mutation: Mutation | None) -> None:
-        wanted = (base.digest, mutation)
-        if self._loaded == wanted:
-            return
-        if base.network != self._network.id:
-            raise GenomeError(
-                f"expected a genome of {self._network.id}, got one of {base.network}: it belongs "
-                "to another experiment"
-            )
-        self._loaded = None
-        weights = decode.parameters(base, self._cache)
-        if mutation is not None:
-            if self._child.size != weights.size:
-                self._child = np.empty_like(weights)
-            decode.mutate(weights, mutation, out=self._child)
-            weights = self._child
-        policy.load(weights)
-        self._loaded = wanted
 
     def _make_again(self) -> Environment:
         try:
@@ -201,13 +233,14 @@ def evaluate_genome(
     episode_seeds: Sequence[int],
     on_episode: OnEpisode | None = None,
     *,
+    precision: str = "float32",
     on_step: OnStep | None = None,
     render: bool = False,
 ) -> list[Played]:
     """Play one episode for each seed and return them in order.
 
-    ``policy_backend`` may be auto. To record, pass ``render=True`` and an ``on_step`` that calls
-    the environment's ``render()``.
+    ``policy_backend`` may be auto; ``precision`` is that of the genome's search. To record, pass
+    ``render=True`` and an ``on_step`` that calls the environment's ``render()``.
 
     Raises:
         EnvironmentRefused: the environment cannot be played, or not by this genome.
@@ -220,8 +253,8 @@ def evaluate_genome(
         with one_thread():
             made = make(environment, render=render)
             _check_network(network, made)
-            policy = make_policy(resolve(policy_backend), network, made.actions)
-            policy.load(decode.parameters(genome))
+            policy = make_policy(resolve(policy_backend), network, made.actions, precision)
+            policy.load(decode.parameters(genome, link=native.add_noise))
             for number, seed in enumerate(episode_seeds):
                 made = made or make(environment, render=render)
                 played = play(made, policy, seed, environment.max_episode_steps, on_step)

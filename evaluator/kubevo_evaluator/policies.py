@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from kubevo_core import decode
 from kubevo_core.errors import WorkerUnfit
 from kubevo_core.networks import Network
 from kubevo_core.noise import Float32Vector
+from kubevo_evaluator import native
 from kubevo_evaluator.layouts import Action, ActionLayout, Observation
 
 __all__ = ["BACKENDS", "Backend", "Policy", "make_policy", "resolve"]
@@ -35,20 +37,43 @@ class Policy(Protocol):
 class Backend:
     """Who computes the forward: how to build it, and why it is not available (None: it is)."""
 
-    build: Callable[[Network, ActionLayout], Policy]
+    build: Callable[[Network, ActionLayout, str], Policy]
     unavailable: Callable[[], str | None]
 
 
-def _numpy(network: Network, actions: ActionLayout) -> Policy:
+class _Rounded:
+    """A policy of float32 that plays with weights of another precision."""
+
+    def __init__(self, policy: Policy, network: Network, precision: str) -> None:
+        self._network, self._precision = network, precision
+        self._policy = policy
+        self.values, self.act = policy.values, policy.act
+
+    def load(self, parameters: Float32Vector) -> None:
+        """Use these weights, rounded."""
+        self._policy.load(decode.rounded(self._network, parameters, self._precision))
+
+
+def _native(network: Network, actions: ActionLayout, precision: str) -> Policy:
+    from kubevo_evaluator.native_policy import NativePolicy
+
+    return NativePolicy(network, actions, precision)
+
+
+def _numpy(network: Network, actions: ActionLayout, precision: str) -> Policy:
     from kubevo_evaluator.numpy_policy import NumpyPolicy
 
-    return NumpyPolicy(network, actions)
+    return _in_precision(NumpyPolicy(network, actions), network, precision)
 
 
-def _torch(network: Network, actions: ActionLayout) -> Policy:
+def _torch(network: Network, actions: ActionLayout, precision: str) -> Policy:
     from kubevo_evaluator.torch_policy import TorchPolicy
 
-    return TorchPolicy(network, actions)
+    return _in_precision(TorchPolicy(network, actions), network, precision)
+
+
+def _in_precision(policy: Policy, network: Network, precision: str) -> Policy:
+    return policy if precision == "float32" else _Rounded(policy, network, precision)
 
 
 def _torch_missing() -> str | None:
@@ -59,6 +84,7 @@ def _torch_missing() -> str | None:
 
 
 BACKENDS: dict[str, Backend] = {
+    "native": Backend(_native, native.missing),
     "numpy": Backend(_numpy, lambda: None),
     "torch": Backend(_torch, _torch_missing),
 }
@@ -67,18 +93,25 @@ BACKENDS: dict[str, Backend] = {
 def resolve(backend: str) -> str:
     """Return the backend that ``auto`` means here; any other name is returned as it is.
 
-    It means numpy: for one observation at a time it is faster than torch on a CPU (measured by
-    ``make bench``), and it does not depend on what else is installed.
+    It means native, which is the fastest on a CPU and gives the same bits on all of them; where
+    that was not built, numpy, which for one observation at a time is faster than torch on a CPU
+    (measured by ``make bench``) and does not depend on what else is installed.
     """
-    return "numpy" if backend == "auto" else backend
+    if backend != "auto":
+        return backend
+    return "numpy" if native.missing() else "native"
 
 
-def make_policy(backend: str, network: Network, actions: ActionLayout) -> Policy:
-    """Build the policy of a resolved backend.
+def make_policy(
+    backend: str, network: Network, actions: ActionLayout, precision: str = "float32"
+) -> Policy:
+    """Build the policy of a resolved backend; ``precision`` is that of its weights.
 
     Raises:
+        GenomeError: there is no such precision.
         WorkerUnfit: the backend is unknown to this version, or its library does not load here.
     """
+    decode.require_precision(precision)
     found = BACKENDS.get(backend)
     if found is None:
         raise WorkerUnfit(f"policy.backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
@@ -86,6 +119,11 @@ def make_policy(backend: str, network: Network, actions: ActionLayout) -> Policy
     if reason is not None:
         raise WorkerUnfit(f"policy.backend {backend!r}: {reason}")
     try:
-        return found.build(network, actions)
+        return found.build(network, actions, precision)
     except (ImportError, OSError, MemoryError) as exc:
         raise WorkerUnfit(f"policy.backend {backend!r} does not load here: {exc}") from exc
+    except ValueError as exc:
+        raise WorkerUnfit(
+            f"policy.backend {backend!r} does not know the network {network.id}: {exc}; use another "
+            "backend, such as numpy"
+        ) from exc

@@ -31,7 +31,11 @@ class Recorded:
 
 
 def record(
-    genome: Genome, environment: spec.Environment, policy_backend: str, episode_seed: int
+    genome: Genome,
+    environment: spec.Environment,
+    policy_backend: str,
+    episode_seed: int,
+    precision: str = "float32",
 ) -> Recorded:
     """Play one episode of ``genome`` and return its video, of bounded length and size.
 
@@ -39,9 +43,8 @@ def record(
     """
     try:
         with tempfile.TemporaryDirectory(prefix="kubevo-recording-") as folder:
-            return _recorded(
-                Path(folder) / "episode.mp4", genome, environment, policy_backend, episode_seed
-            )
+            file = Path(folder) / "episode.mp4"
+            return _recorded(file, genome, environment, policy_backend, episode_seed, precision)
     except (Exception, SystemExit) as exc:  # noqa: BLE001 - the environment's and the encoder's edge
         text = " ".join(str(exc).split())
         return Recorded(b"", 0, f"{type(exc).__name__}: {text}"[:REASON_LENGTH])
@@ -53,6 +56,7 @@ def _recorded(
     environment: spec.Environment,
     policy_backend: str,
     episode_seed: int,
+    precision: str,
 ) -> Recorded:
     from kubevo_evaluator.video import (
         LongEnough,
@@ -64,7 +68,13 @@ def _recorded(
     )
     with suppress(LongEnough), recorder:
         evaluate_genome(
-            genome, environment, policy_backend, [episode_seed], on_step=recorder, render=True
+            genome,
+            environment,
+            policy_backend,
+            [episode_seed],
+            precision=precision,
+            on_step=recorder,
+            render=True,
         )
     size = file.stat().st_size
     if size > recordings.MOST_BYTES:

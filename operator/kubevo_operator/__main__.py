@@ -26,7 +26,7 @@ from kubevo_operator.election import LeadershipLost, lead
 from kubevo_operator.handlers import EXITING_SECONDS, operate
 from kubevo_operator.health import Health, serve
 from kubevo_operator.metrics import OperatorMetrics
-from kubevo_operator.nats_accounts import BrokerKeys, coordinator_credentials
+from kubevo_operator.nats_accounts import AccountKeys, coordinator_credentials
 from kubevo_operator.services import Services
 from kubevo_operator.settings import OperatorSettings
 from kubevo_runtime.exposition import Metrics
@@ -64,7 +64,7 @@ async def run(settings: OperatorSettings) -> int:
             health.begins_to_lead()
             if await _unless(stop, cluster.wait_for_experiments()):
                 return
-            keys = await broker_keys.ensure(cluster, settings) if settings.rules_broker else None
+            keys = await broker_keys.keys_of(cluster, settings)
             services = _services(settings, cluster, keys, health, registry, secrets, fatal)
             beside = [
                 asyncio.create_task(each)
@@ -116,7 +116,7 @@ async def _until(stop: asyncio.Event, leading: Coroutine[None, None, None]) -> N
 def _services(
     settings: OperatorSettings,
     cluster: Cluster,
-    keys: BrokerKeys | None,
+    keys: AccountKeys | None,
     health: Health,
     registry: CollectorRegistry,
     secrets: Path,

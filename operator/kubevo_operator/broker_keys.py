@@ -7,15 +7,31 @@ that start at once, end with the same keys. The broker's pod mounts the configur
 import secrets
 import time
 
+from kubevo_core.errors import UserError
 from kubevo_operator.cluster import Cluster, Conflict, Document
-from kubevo_operator.nats_accounts import BrokerKeys, broker_config
+from kubevo_operator.nats_accounts import AccountKeys, BrokerKeys, broker_config
 from kubevo_operator.settings import OperatorSettings
 
-__all__ = ["ensure"]
+__all__ = ["ensure", "keys_of"]
 
 SECRET, CONFIG_MAP = ("v1", "Secret"), ("v1", "ConfigMap")
 CONFIG_FILE = "auth.conf"
 LABELS = {"app.kubernetes.io/part-of": "kubevo", "app.kubernetes.io/managed-by": "kubevo-operator"}
+
+
+async def keys_of(cluster: Cluster, settings: OperatorSettings) -> AccountKeys | None:
+    """Return what users of the broker are made with; None where they are not made here.
+
+    Raises:
+        UserError: what should hold the keys holds something else.
+    """
+    if settings.nats_account_seed is not None:
+        path = settings.nats_account_seed
+        try:
+            return AccountKeys.of_seed(path.read_text(encoding="ascii"), str(path))
+        except (OSError, UnicodeError) as exc:
+            raise UserError(f"KUBEVO_NATS_ACCOUNT_SEED: cannot read {path}: {exc}") from exc
+    return await ensure(cluster, settings) if settings.rules_broker else None
 
 
 async def ensure(cluster: Cluster, settings: OperatorSettings) -> BrokerKeys:

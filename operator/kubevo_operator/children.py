@@ -14,7 +14,7 @@ from kubevo_core.spec import ExperimentSpec
 from kubevo_operator import manifests, nats_accounts
 from kubevo_operator.cluster import ApiRefused, ApiUnavailable
 from kubevo_operator.manifests import Owner
-from kubevo_operator.nats_accounts import BrokerKeys
+from kubevo_operator.nats_accounts import AccountKeys
 from kubevo_operator.services import Services
 
 __all__ = ["Children", "NotOurs", "NotYet"]
@@ -167,7 +167,7 @@ class Children:
                 raise
         self._ours.discard((kind[1], name))
 
-    async def _evaluator_credentials(self, keys: BrokerKeys) -> str:
+    async def _evaluator_credentials(self, keys: AccountKeys) -> str:
         """Return the credentials that are there already, so that a restart changes no pod."""
         experiment = names.experiment_id(self._owner.name, self._owner.uid)
         name = manifests.secret_name(self._owner)

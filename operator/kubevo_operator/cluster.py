@@ -30,6 +30,7 @@ KINDS: dict[Kind, str] = {
     EXPERIMENT: "experiments",
     ("v1", "Secret"): "secrets",
     ("v1", "ConfigMap"): "configmaps",
+    ("v1", "Pod"): "pods",
     ("coordination.k8s.io/v1", "Lease"): "leases",
     ("apps/v1", "Deployment"): "deployments",
     ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
@@ -38,6 +39,7 @@ KINDS: dict[Kind, str] = {
     ("keda.sh/v1alpha1", "ScaledObject"): "scaledobjects",
 }
 APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
 REQUEST_SECONDS = 15.0
 UNKNOWN_SECONDS = 2.0
 
@@ -130,6 +132,24 @@ class Cluster:
         return await self._request(
             "PATCH", path, document, APPLY, {"fieldManager": manager, "force": "true"}
         )
+
+    async def merge(
+        self, kind: Kind, namespace: str, name: str, change: Document, subresource: str = ""
+    ) -> Document:
+        """Change some fields of an object: a JSON merge patch, in which null removes.
+
+        Raises:
+            Conflict: ``change`` names a resourceVersion, and somebody has written since.
+        """
+        path = _path(kind, namespace, name) + (f"/{subresource}" if subresource else "")
+        return await self._request("PATCH", path, change, MERGE)
+
+    async def selected(self, kind: Kind, namespace: str, selector: str) -> list[Document]:
+        """Return the objects of a namespace that have some labels."""
+        query = {"labelSelector": selector}
+        found = await self._request("GET", _path(kind, namespace), query=query)
+        items: list[Document] = found["items"]
+        return items
 
     async def apply_status(self, document: Document) -> Document:
         """Replace what this operator has said in an Experiment's status.

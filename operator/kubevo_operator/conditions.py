@@ -171,6 +171,7 @@ _RULES: dict[type[BaseException], _Rule] = {
     errors.Fenced: _Rule(Reason.TAKEN_OVER),
     errors.StoreError: _Rule(Reason.VOLUME_UNAVAILABLE, 10.0),
     errors.BusUnavailable: _Rule(Reason.BROKER_UNREACHABLE, 2.0),
+    errors.BrokerFull: _Rule(Reason.BROKER_FULL, 10.0),
     errors.ServerTooOld: _Rule(Reason.BROKER_TOO_OLD, 60.0),
     errors.BusError: _Rule(Reason.BROKER_REFUSED, 10.0),
     errors.Poisoned: _Rule(Reason.POISONED),

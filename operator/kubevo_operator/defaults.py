@@ -79,7 +79,9 @@ def _broker(url: str, settings: OperatorSettings) -> Broker:
     ports = tuple(sorted({server.port or NATS_PORT for server in servers}))
     host = servers[0].hostname or ""
     key, _, value = settings.nats_pods.partition("=")
-    if not (settings.rules_broker and value) or not _is_service(host):
+    # The labels are those of a broker that is installed with the operator.
+    is_own = settings.rules_broker and settings.nats_account_seed is None
+    if not (is_own and value) or not _is_service(host):
         return Broker(ports)
     parts = host.split(".")
     namespace = parts[1] if len(parts) > 1 else settings.namespace

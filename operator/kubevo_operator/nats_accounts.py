@@ -18,6 +18,7 @@ from kubevo_runtime.bus import WorkerRights, worker_rights
 from kubevo_runtime.nkey import Key, Kind
 
 __all__ = [
+    "AccountKeys",
     "BrokerKeys",
     "KeysUnusable",
     "broker_config",
@@ -39,13 +40,14 @@ class KeysUnusable(UserError):
     """The Secret with the broker's keys lacks one, or holds something else; a person must act."""
 
 
-@dataclass(frozen=True)
-class BrokerKeys:
-    """Three keys and when they were made (Unix seconds); no representation shows their seeds."""
+@dataclass(frozen=True, kw_only=True)
+class AccountKeys:
+    """The key of the account of all Experiments, and when it was made (Unix seconds).
 
-    operator_key: Key
+    Enough to make users, for a broker that somebody else has configured with the account.
+    """
+
     account_key: Key
-    system_key: Key
     created: int
 
     @property
@@ -54,10 +56,34 @@ class BrokerKeys:
         return self.account_key.public
 
     @staticmethod
+    def of_seed(text: str, where: str) -> "AccountKeys":
+        """Read an account's seed, the content of the file ``where``.
+
+        Raises:
+            KeysUnusable: it is none; the message does not show it.
+        """
+        try:
+            key = Key.parse(text.strip(), Kind.ACCOUNT)
+        except ValueError as exc:
+            raise KeysUnusable(f"the account's seed in {where}: {exc}; correct its Secret") from exc
+        # A constant: the same seed gives the same users, whenever they are made.
+        return AccountKeys(account_key=key, created=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerKeys(AccountKeys):
+    """The account's key and the two others of a broker; no representation shows their seeds."""
+
+    operator_key: Key
+    system_key: Key
+
+    @staticmethod
     def make(randomness: Callable[[int], bytes], created: int) -> "BrokerKeys":
         """Make new keys; ``randomness`` is `secrets.token_bytes`."""
         operator, account, system = (Key(kind, randomness(SECRET_BYTES)) for kind in KINDS.values())
-        return BrokerKeys(operator, account, system, created)
+        return BrokerKeys(
+            operator_key=operator, account_key=account, system_key=system, created=created
+        )
 
     def secret_data(self) -> dict[str, str]:
         """Return the ``data`` of the Secret that keeps the keys: base64, all of it secret."""
@@ -97,7 +123,12 @@ class BrokerKeys:
                 "configuration and start the operator again, which makes new keys, and then "
                 "restart the broker"
             )
-        return BrokerKeys(keys[OPERATOR], keys[ACCOUNT], keys[SYSTEM], created)
+        return BrokerKeys(
+            operator_key=keys[OPERATOR],
+            account_key=keys[ACCOUNT],
+            system_key=keys[SYSTEM],
+            created=created,
+        )
 
 
 def _value(data: Mapping[str, str], name: str) -> str:
@@ -133,12 +164,12 @@ def broker_config(keys: BrokerKeys) -> str:
     )
 
 
-def coordinator_credentials(keys: BrokerKeys) -> str:
+def coordinator_credentials(keys: AccountKeys) -> str:
     """Return the credentials file of the operator: everything in the account of all Experiments."""
     return _credentials(keys, COORDINATOR, None)
 
 
-def evaluator_credentials(keys: BrokerKeys, experiment_id: str) -> str:
+def evaluator_credentials(keys: AccountKeys, experiment_id: str) -> str:
     """Return the credentials file of one Experiment's evaluators, for its work and nothing else.
 
     Raises:
@@ -149,7 +180,7 @@ def evaluator_credentials(keys: BrokerKeys, experiment_id: str) -> str:
     return _credentials(keys, f"evaluator {experiment_id}", worker_rights(experiment_id))
 
 
-def credentials_belong(keys: BrokerKeys, credentials: str, experiment_id: str) -> bool:
+def credentials_belong(keys: AccountKeys, credentials: str, experiment_id: str) -> bool:
     """Tell whether evaluators may go on with these credentials, because they would get the same.
 
     So not with those of other keys, another Experiment, or a version that gave other rights.
@@ -158,7 +189,7 @@ def credentials_belong(keys: BrokerKeys, credentials: str, experiment_id: str) -
     return hmac.compare_digest(credentials.encode(), wanted.encode())
 
 
-def _credentials(keys: BrokerKeys, name: str, rights: WorkerRights | None) -> str:
+def _credentials(keys: AccountKeys, name: str, rights: WorkerRights | None) -> str:
     # Who can derive this secret has the account's, and so could sign any user anyway.
     secret = hmac.digest(keys.account_key.secret, DERIVATION + name.encode(), "sha256")
     user = Key(Kind.USER, secret)

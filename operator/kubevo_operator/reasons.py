@@ -55,6 +55,7 @@ class Reason(StrEnum):
     # --- the broker
     BROKER_UNREACHABLE = "BrokerUnreachable"
     BROKER_REFUSED = "BrokerRefused"
+    BROKER_FULL = "BrokerFull"
     BROKER_TOO_OLD = "BrokerTooOld"
     MESSAGE_UNREADABLE = "MessageUnreadable"
     # --- the volume
@@ -240,6 +241,12 @@ EXPLAINED: dict[Reason, Explanation] = {
         _BROKER,
         "The broker answered with a refusal; it is tried again by itself.",
         "Compare the operator's credentials and the broker's limits with the message.",
+    ),
+    Reason.BROKER_FULL: Explanation(
+        _BROKER,
+        "This Experiment's part of the broker is full, or the broker has no room for it. Others go "
+        "on; it is emptied and tried again by itself.",
+        "Use an `evaluator.image` of the operator's version, or give the broker more storage.",
     ),
     Reason.BROKER_TOO_OLD: Explanation(
         _BROKER, "This nats-server is known to lose work.", "Run the version the chart ships."

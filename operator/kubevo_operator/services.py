@@ -10,7 +10,7 @@ from kubevo_operator.cluster import Cluster
 from kubevo_operator.defaults import Defaults
 from kubevo_operator.health import Health
 from kubevo_operator.metrics import OperatorMetrics
-from kubevo_operator.nats_accounts import BrokerKeys
+from kubevo_operator.nats_accounts import AccountKeys
 from kubevo_operator.settings import OperatorSettings
 from kubevo_runtime.bus import BusSettings
 from kubevo_runtime.exposition import Metrics
@@ -33,7 +33,7 @@ class Services:
     cluster: Cluster
     settings: OperatorSettings
     defaults: Defaults
-    keys: BrokerKeys | None
+    keys: AccountKeys | None
     coordinator_credentials: Path | None
     foreign_credentials: str
     metrics: Metrics

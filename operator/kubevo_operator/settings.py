@@ -56,6 +56,9 @@ class OperatorSettings:
     nats_token: str | None = field(default=None, repr=False)
     """Token for a broker that the operator does not rule; evaluators get it, too."""
 
+    nats_account_seed: Path | None = None
+    """Seed of an account of a broker that somebody else configures; users are made with it."""
+
     nats_tls_ca: Path | None = None
     """Authority that signed the broker's certificate, for tls:// addresses."""
 
@@ -144,8 +147,11 @@ class OperatorSettings:
                     "shown in every evaluator's pod: put it into KUBEVO_NATS_TOKEN or the file of "
                     "KUBEVO_NATS_CREDENTIALS"
                 )
-        if settings.nats_token and settings.nats_credentials:
-            raise UserError("set KUBEVO_NATS_TOKEN or KUBEVO_NATS_CREDENTIALS, not both")
+        ways = (settings.nats_token, settings.nats_credentials, settings.nats_account_seed)
+        if sum(way is not None for way in ways) > 1:
+            raise UserError(
+                "set one of KUBEVO_NATS_TOKEN, KUBEVO_NATS_CREDENTIALS and KUBEVO_NATS_ACCOUNT_SEED"
+            )
         return settings
 
     @property
@@ -211,6 +217,7 @@ _KINDS: dict[str, Callable[[str], object]] = {
     "broker_config": str,
     "nats_credentials": Path,
     "nats_token": str,
+    "nats_account_seed": Path,
     "nats_tls_ca": Path,
     "nats_monitoring": str,
     "nats_pods": str,

@@ -1,5 +1,6 @@
 """Leftovers of Experiments that are gone: their streams, and directories that nobody wants kept.
 
+And of runs whose arrival ended half-way, which nothing else would clear before the next one comes.
 A deletion never waits for the broker, and one that happens while no operator runs is seen by nobody.
 So from time to time what the broker and the volume hold is compared with what the API server knows.
 The broker is asked first: an Experiment that is made in between is never taken for gone.
@@ -17,6 +18,7 @@ from kubevo_core.errors import KubevoError, StoreError
 from kubevo_operator.directory import RETAIN
 from kubevo_operator.services import Services
 from kubevo_operator.status import is_over
+from kubevo_runtime.arriving import clear_arriving
 from kubevo_runtime.bus import connect_coordinator, experiments_on
 from kubevo_runtime.store import Run, find_runs, open_run
 
@@ -55,6 +57,8 @@ async def once(services: Services) -> None:
     if it looks after all namespaces, every stream of a broker whose users it makes.
     """
     settings = services.settings
+    work = asyncio.to_thread(clear_arriving, settings.data)
+    await _surviving(services, "what arrived in part", work)
     directories = await asyncio.to_thread(_directories, services)
     streams = set(await experiments_on(services.bus_settings("sweep-00000000")))
     living = await services.cluster.experiments(settings.namespaces)
@@ -74,8 +78,8 @@ async def once(services: Services) -> None:
     uids = {str(item["metadata"]["uid"]) for item in living}
     for identifier, run in directories.items():
         if run.uid not in uids and identifier not in left:
-            work = asyncio.to_thread(_remove_unwanted, run)
-            await _surviving(services, str(run.path), work)
+            removal = asyncio.to_thread(_remove_unwanted, run)
+            await _surviving(services, str(run.path), removal)
 
 
 async def _delete_streams(services: Services, identifier: str) -> None:

@@ -34,6 +34,7 @@ def test_the_best_is_shown_with_its_genome(make_run, get):
     assert (found["digest"], found["genome"]) == (best.genome.digest, best.genome.text)
     assert found["fitness"] == best.mean
     assert found["parameters"] == 4 * 16 + 16 + 16 * 2 + 2
+    assert found["precision"] == "float32"
     assert found["finalTest"]["episodes"] == 3
 
 
@@ -49,6 +50,20 @@ def test_a_model_is_the_decoded_genome_as_the_command_line_writes_it(make_run, f
     assert sum(tensor.size for tensor in tensors.values()) == theta.size
     assert main(["export", str(run.path), "-o", str(tmp_path / "x.safetensors")]) == 0
     assert (tmp_path / "x.safetensors").read_bytes() == answer.content
+
+
+def test_a_model_of_a_bfloat16_search_is_rounded(make_run, fetch, get, tmp_path):
+    from kubevo_cli.__main__ import main
+
+    run = make_run(policy={"network": "mlp", "hiddenLayers": [16], "precision": "bfloat16"})
+    assert get("test/best")["precision"] == get("test/elite")["precision"] == "bfloat16"
+    for path in ("best", "elite", "generations/1/individuals/2"):
+        assert fetch(f"test/{path}/genome.json").json()["precision"] == "bfloat16"
+    content = fetch("test/best/model.safetensors").content
+    weights = decode.weights(best_of(run).genome, "bfloat16")
+    assert content.endswith(weights.tobytes())
+    assert main(["export", str(run.path), "-o", str(tmp_path / "x.safetensors")]) == 0
+    assert (tmp_path / "x.safetensors").read_bytes() == content
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -188,12 +188,19 @@ VISITED = [
 ]
 
 
+def session_of(content: bytes) -> onnxruntime.InferenceSession:
+    """Load a model to run in this thread alone: more threads would spin while others work."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(content, options)
+
+
 def test_onnxruntime_takes_the_same_actions():
     """On at least 10,000 observations that the policy itself visits, at most one may differ."""
     total = equal = 0
     for world, family, wanted in VISITED:
         model = model_for(world, family)
-        session = onnxruntime.InferenceSession(FORMATS["model.onnx"].write(model))
+        session = session_of(FORMATS["model.onnx"].write(model))
         made = make(world)
         policy = make_policy("numpy", network(model.genome.network), made.actions)
         policy.load(decode.parameters(model.genome))
@@ -234,7 +241,7 @@ def visited(world, policy, count: int, most_steps: int):
 def test_onnx_of_several_numbers_has_a_block_for_each():
     genome = Genome("mlp-3-4-9", 3)
     content = FORMATS["model.onnx"].write(Model(genome, None, "multi-discrete 2+3+4"))
-    session = onnxruntime.InferenceSession(content)
+    session = session_of(content)
     seen = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     values, action = session.run(None, {"observation": seen})
     expected = [[int(block.argmax()) for block in np.split(row, [2, 5])] for row in values]

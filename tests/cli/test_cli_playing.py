@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from kubevo_cli.playing import episode_seeds
+from kubevo_core import genome
 from kubevo_core.seeding import Purpose, derive
+from kubevo_evaluator.policies import resolve
 from kubevo_evaluator.video import even_and_large
 
 GENOME = "kubevo-1:mlp-4-16-2:7"
@@ -54,7 +56,7 @@ def test_an_evaluation_tells_its_statistics(kubevo):
     assert (found["environment"]["id"], found["seed"], found["backend"]) == (
         "CartPole-v1",
         0,
-        "numpy",
+        resolve("auto"),
     )
     text = kubevo("evaluate", GENOME, "--env", "CartPole-v1", "--episodes", 6).out
     assert "95 % CI" in text
@@ -71,6 +73,47 @@ def test_a_genome_may_be_given_in_any_form(kubevo, tmp_path, form):
     expected = returns(kubevo("evaluate", GENOME, "--env", "CartPole-v1", "--output", "json"))
     done = kubevo("evaluate", source, "--env", "CartPole-v1", "--output", "json", stdin=GENOME)
     assert returns(done) == expected
+
+
+# Its episodes are others once its weights are rounded.
+ROUNDED = "kubevo-1:mlp-4-16-2:25"
+CART = ("--env", "CartPole-v1", "--output", "json")
+
+
+def test_a_genome_is_played_in_the_precision_that_is_asked_for(kubevo):
+    plain, wanted, rounded = (
+        kubevo("evaluate", ROUNDED, *CART, *more)
+        for more in ((), ("--precision", "float32"), ("--precision", "bfloat16"))
+    )
+    assert json.loads(plain.out) == json.loads(wanted.out)
+    assert json.loads(plain.out)["precision"] == "float32"
+    assert json.loads(rounded.out)["precision"] == "bfloat16"
+    assert returns(rounded) != returns(plain)
+    first = json.loads(kubevo("play", ROUNDED, *CART, "--precision", "bfloat16").out)
+    assert first["episodeReturn"] == returns(rounded)[0]
+
+
+def test_a_recording_is_played_in_the_same_precision(kubevo):
+    steps = {}
+    for precision in ("float32", "bfloat16"):
+        words = ("play", ROUNDED, *CART, "--seed", 7, "--precision", precision)
+        played = json.loads(kubevo(*words).out)
+        filmed = json.loads(kubevo(*words, "--record", f"{precision}.mp4").out)
+        assert filmed["steps"] == played["steps"]
+        steps[precision] = filmed["steps"]
+    assert steps["float32"] != steps["bfloat16"]
+
+
+def test_a_json_that_says_its_precision_is_played_in_it(kubevo, tmp_path):
+    document = {**genome.parse(ROUNDED).to_json(), "precision": "bfloat16"}
+    (tmp_path / "genome.json").write_text(json.dumps(document))
+    rounded = returns(kubevo("evaluate", ROUNDED, *CART, "--precision", "bfloat16"))
+    assert returns(kubevo("evaluate", "genome.json", *CART)) == rounded
+    assert returns(kubevo("evaluate", json.dumps(document), *CART)) == rounded
+    (tmp_path / "genome.json").write_text(json.dumps({**document, "precision": "float8"}))
+    refused = kubevo("evaluate", "genome.json", *CART)
+    assert refused.code == 2
+    assert "genome.json: precision: expected float32 or bfloat16, got 'float8'" in refused.err
 
 
 def test_a_runs_own_environment_is_the_default(kubevo, make_run):

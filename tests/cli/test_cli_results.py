@@ -155,6 +155,16 @@ def test_an_exported_json_is_a_genome_again(kubevo, make_run):
     assert json.loads(first.out)["sha256"] == json.loads(second.out)["sha256"]
 
 
+def test_what_a_bfloat16_search_found_is_exported_rounded(kubevo, make_run):
+    make_run(policy={"network": "mlp", "hiddenLayers": [16], "precision": "bfloat16"})
+    found = json.loads(kubevo("best", "data", "--output", "json").out)
+    assert found["precision"] == "bfloat16"
+    expected = decode.sha256(decode.weights(genome.parse(found["genome"]), "bfloat16"))
+    for source, target in (("data", "g.json"), ("g.json", "w.safetensors"), ("data", "w.onnx")):
+        told = json.loads(kubevo("export", source, "-o", target, "--output", "json").out)
+        assert (told["sha256"], told["precision"]) == (expected, "bfloat16")
+
+
 def test_a_file_that_exists_is_kept_without_force(kubevo, tmp_path):
     target = tmp_path / "g.json"
     target.write_text("mine")

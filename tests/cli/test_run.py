@@ -263,13 +263,15 @@ def test_a_finished_run_answers_at_once_when_it_is_resumed(start, tmp_path):
     assert (again[0], json.loads(again[1])) == (0, json.loads(first[1]))
 
 
-def test_another_seed_is_refused_with_the_difference(start, tmp_path):
+def test_another_search_is_refused_with_the_difference(start, tmp_path):
     assert start("--workers", "1", spec=document()).wait()[0] == 0
     stored = find_run(tmp_path / "kubevo-data") / "spec.yaml"
     before = stored.read_bytes()
-    code, out, err = start("--resume", "--set", "spec.seed=2").wait()
+    changes = ("spec.seed=2", "spec.policy.precision=bfloat16")
+    code, out, err = start("--resume", "--set", changes[0], "--set", changes[1]).wait()
     assert (code, out) == (1, "")
     assert "spec.seed: 1 -> 2" in err
+    assert 'spec.policy.precision: "float32" -> "bfloat16"' in err
     assert "without --resume" in err
     assert stored.read_bytes() == before
 
@@ -283,14 +285,20 @@ def test_a_raised_budget_goes_on_to_the_bytes_of_the_larger_one(start, reference
 
 
 def test_a_second_process_on_one_directory_is_refused(start, tmp_path, reference):
-    run = start("--workers", "1", "--output", "json", spec=document(LONG)).until("generation 1 ")
+    # However long the second one takes to start, the first is still at work.
+    run = start("--workers", "1", spec=document(100_000)).until("generation 1 ")
     words = [sys.executable, "-m", "kubevo_cli", "run", "cart.yaml", "--resume"]
     second = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (second.returncode, second.stdout) == (1, "")
     assert f"in use by another process (pid {run.process.pid} on" in second.stderr
-    code, out, _ = run.wait()
-    assert code == 0
-    same(out, reference(LONG))
+    run.send(signal.SIGTERM)
+    code, _, err = run.wait()
+    assert code == 130
+    enough = int(re.findall(r"^generation (\d+) ", err, re.MULTILINE)[-1]) + 3
+    arguments = ("--resume", "--workers", "1", "--output", "json")
+    code, out, err = start(*arguments, spec=document(enough)).wait()
+    assert code == 0, err
+    same(out, reference(enough))
 
 
 def test_metrics_are_served_while_it_runs(start, tmp_path):

@@ -76,7 +76,7 @@ def run(tmp_path):
     (tmp_path / "scratch").mkdir()
     for name, body in (
         ("gymnasium", "raise ImportError('libGL.so.1: cannot open shared object file')"),
-        ("cv2", "raise ImportError('libGL.so.1: cannot open shared object file')"),
+        ("ale_py", "raise ImportError('libGL.so.1: cannot open shared object file')"),
         ("numpy", "raise SystemError('built for another interpreter')"),
     ):
         package = tmp_path / f"broken {name}" / name
@@ -118,7 +118,7 @@ PONG = {"id": "ALE/Pong-v5"}
         (MEMORY, "mlp", "memory", "Memory"),
         ({"id": "CartPole-v1"}, "mlp", "broken gymnasium", "libGL.so.1"),
         ({"id": "CartPole-v1"}, "mlp", "broken numpy", "another interpreter"),
-        (PONG, "dqn", "broken cv2", "libGL.so.1"),
+        (PONG, "dqn", "broken ale_py", "libGL.so.1"),
         (PONG, "dqn", "rom", "ROM"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -71,6 +71,16 @@ def test_a_search_goes_on_from_the_best_of_another_one(tmp_path, run):
     assert {individual.base for individual in population[1:]} == {population[0].genome}
 
 
+def test_a_search_goes_on_from_one_of_another_precision(tmp_path, run):
+    """Genomes hold no rounded weights; each search plays them in its own precision."""
+    _, source, _ = run(document("source", generations=1))
+    policy = {**document("")["spec"]["policy"], "precision": "bfloat16"}
+    wanted = document("target", generations=1, policy=policy, warmStart={"experiment": "source"})
+    code, _, err = run(wanted)
+    assert code == 0, err
+    assert first_population(tmp_path, "target")[0].genome.text == source["best"]["genome"]
+
+
 def test_a_source_that_is_missing_or_does_not_fit_leaves_a_correctable_file(tmp_path, run):
     code, _, err = run(document("target", warmStart={"experiment": "source"}))
     assert code == 2

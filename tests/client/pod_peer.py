@@ -1,7 +1,8 @@
-"""A small real peer in place of an API server and a kubelet: pods, tokens, logs, and port-forwards.
+"""A small real peer in place of an API server and a kubelet: pods, tokens, logs, what is forwarded.
 
 A port-forward speaks the channel protocol over a WebSocket as Kubernetes does: two channels for a
 port, data and errors, each beginning with the port's number; then the bytes of a TCP connection.
+A command in a pod is a real process here, its streams on channels 0, 1 and 2, its end on 3.
 """
 
 import base64
@@ -10,7 +11,10 @@ import hashlib
 import json
 import socket
 import struct
+import subprocess
+import sys
 import threading
+import uuid
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -45,6 +49,10 @@ class Peer:
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
     forwards: dict[str, int] = field(default_factory=dict)
+    # The environment of commands in pods; None: they are refused.
+    environment: dict[str, str] | None = None
+    # The connection of the next command breaks after so many bytes of its stdin.
+    breaks_after: int | None = None
     token: str = ""
     asked: list[str] = field(default_factory=list)
 
@@ -104,18 +112,32 @@ class Handler(BaseHTTPRequestHandler):
             )
         elif parts[-1] == "portforward":
             self._forward(parts[-2], int(query["ports"][0]))
+        elif parts[-1] == "exec":
+            self._execute(query["command"])
         elif parts[-1] in self.peer.experiments:
             self._json(self.peer.experiments[parts[-1]])
         else:
             self._json({"message": f"{parts[-1]} not found"}, 404)
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.peer.asked.append(f"POST {self.path}")
-        if self.peer.token:
+        if urlsplit(self.path).path.endswith("/experiments"):
+            made = json.loads(body)
+            made["metadata"]["uid"] = str(uuid.uuid4())
+            self.peer.experiments[made["metadata"]["name"]] = made
+            self._json(made, 201)
+        elif self.peer.token:
             self._json({"status": {"token": self.peer.token}}, 201)
         else:
             self._json({"message": "serviceaccounts not found"}, 404)
+
+    def do_PATCH(self) -> None:
+        change = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        found = self.peer.experiments[urlsplit(self.path).path.rpartition("/")[2]]
+        assert change["metadata"]["uid"] == found["metadata"]["uid"]
+        found["spec"].update(change["spec"])
+        self._json(found)
 
     def _selected(self, selector: str) -> list[dict[str, Any]]:
         wanted = [part.split("=") for part in selector.split(",")]
@@ -140,14 +162,7 @@ class Handler(BaseHTTPRequestHandler):
         if name not in self.peer.forwards:
             self._json({"message": "forbidden"}, 403)
             return
-        key = self.headers["Sec-WebSocket-Key"]
-        accept = base64.b64encode(hashlib.sha1((key + GUID).encode()).digest()).decode()
-        self.send_response(101)
-        self.send_header("Upgrade", "websocket")
-        self.send_header("Connection", "Upgrade")
-        self.send_header("Sec-WebSocket-Accept", accept)
-        self.send_header("Sec-WebSocket-Protocol", "v4.channel.k8s.io")
-        self.end_headers()
+        self._upgrade()
         with socket.create_connection(("127.0.0.1", self.peer.forwards[name])) as target:
             number = struct.pack("<H", port)
             for channel in (b"\0", b"\1"):
@@ -159,6 +174,61 @@ class Handler(BaseHTTPRequestHandler):
             with contextlib.suppress(OSError):
                 target.shutdown(socket.SHUT_RDWR)
             back.join()
+
+    def _upgrade(self) -> None:
+        key = self.headers["Sec-WebSocket-Key"]
+        accept = base64.b64encode(hashlib.sha1((key + GUID).encode()).digest()).decode()
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", accept)
+        self.send_header("Sec-WebSocket-Protocol", "v4.channel.k8s.io")
+        self.end_headers()
+
+    def _execute(self, command: list[str]) -> None:
+        self.close_connection = True
+        if self.peer.environment is None:
+            self._json({"message": "forbidden"}, 403)
+            return
+        self._upgrade()
+        with subprocess.Popen(
+            [sys.executable, *command[1:]],
+            env=self.peer.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            reader = threading.Thread(target=self._feed, args=(process,))
+            reader.start()
+            out, err = process.stdout.read(), process.stderr.read()
+            code = process.wait()
+        for channel, data in ((b"\1", out), (b"\2", err)):
+            for start in range(0, len(data), 10_000):
+                self._send(channel + data[start : start + 10_000])
+        cause = {"reason": "ExitCode", "message": str(code)}
+        status = {"status": "Failure", "details": {"causes": [cause]}}
+        with contextlib.suppress(OSError):
+            if self.peer.breaks_after is None:
+                self._send(b"\3" + json.dumps(status if code else {"status": "Success"}).encode())
+            self._send(struct.pack(">H", 1000), CLOSE)
+            self.connection.shutdown(socket.SHUT_RD)
+        reader.join()
+
+    def _feed(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        left = self.peer.breaks_after
+        with contextlib.suppress(OSError, ValueError):
+            while (data := self._receive()) is not None:
+                process.stdin.write(data[1:] if left is None else data[1 : 1 + left])
+                process.stdin.flush()
+                left = None if left is None else left - len(data) + 1
+                if left is not None and left <= 0:
+                    break
+        if left is not None:
+            process.kill()
 
     def _from(self, target: socket.socket) -> None:
         with contextlib.suppress(OSError):

@@ -4,8 +4,9 @@ import gymnasium
 import numpy as np
 import pytest
 
+from kubevo_client import Best
 from kubevo_client.policy import Policy, action_layout
-from kubevo_core import decode
+from kubevo_core import decode, spec
 from kubevo_core.errors import UserError
 from kubevo_core.genome import parse
 from kubevo_core.networks import network
@@ -31,8 +32,6 @@ def play(policy, environment, seed):
 def test_the_best_plays_its_environment_as_the_evaluator_does(client):
     experiment = client.experiment("first")
     best = experiment.best()
-    from kubevo_core import spec
-
     wanted = spec.Environment.model_validate(experiment.detail()["spec"]["environment"])
     expected = evaluate_genome(best.genome, wanted, "numpy", [3, 4])
     environment = gymnasium.make("CartPole-v1")
@@ -40,6 +39,32 @@ def test_the_best_plays_its_environment_as_the_evaluator_does(client):
         returns = [play(policy, environment, seed) for seed in (3, 4)]
         assert returns == [each.episode_return for each in expected]
     environment.close()
+
+
+def test_the_best_of_a_bfloat16_search_plays_its_rounded_weights():
+    text = "kubevo-1:mlp-4-16-2:25"  # its episodes are others once its weights are rounded
+    document = {
+        "fitness": 1.0,
+        "generation": 0,
+        "repeat": 0,
+        "genome": text,
+        "digest": parse(text).digest,
+        "actions": "discrete 2",
+    }
+    environment, returns = gymnasium.make("CartPole-v1"), {}
+    wanted = spec.Environment.model_validate({"id": "CartPole-v1"})
+    for precision in decode.PRECISIONS:
+        told = {**document, "precision": precision}
+        policy = Best.of(told, None, ("local", "first")).load_policy(environment)
+        assert policy.sha256 == decode.sha256(decode.weights(policy.genome, precision))
+        returns[precision] = [play(policy, environment, seed) for seed in (11, 12, 13)]
+        expected = evaluate_genome(
+            policy.genome, wanted, "numpy", [11, 12, 13], precision=precision
+        )
+        assert returns[precision] == [each.episode_return for each in expected]
+    environment.close()
+    assert returns["float32"] != returns["bfloat16"]
+    assert Best.of(document, None, ("local", "first")).precision == "float32"
 
 
 def test_weights_are_decoded_from_the_genome_and_cannot_be_changed():

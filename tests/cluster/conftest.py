@@ -39,6 +39,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 async def control_plane(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GivenCluster]:
     folder = tmp_path_factory.mktemp("control-plane")
     given = os.environ.get("KUBEVO_TEST_KUBECONFIG")
+    if given and "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.fail("two of our kubelets would fight over one cluster's pods: run without -n")
     cluster = (
         GivenCluster(Path(given), folder)
         if given

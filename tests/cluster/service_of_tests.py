@@ -3,13 +3,12 @@
 import asyncio
 import json
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import yaml
 from control_plane import free_ports
+from http_of_tests import Answer, ask
 from kubelet import INHERITED
 from site_of_tests import Site
 
@@ -17,16 +16,6 @@ from kubevo_runtime.processes import start_child, tail
 
 ROOT = Path(__file__).parents[2]
 AUDIENCE = "kubevo-api"
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: Any
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 class Service:
@@ -114,19 +103,5 @@ class Service:
         """Send one request; ``path`` is below the site's Experiments unless it begins with /."""
         if not path.startswith("/"):
             path = f"/api/v1/namespaces/{self._site.namespace}/experiments/{path}"
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self._port}{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-            method=method,
-        )
-
-        def send() -> Answer:
-            try:
-                with urllib.request.urlopen(request, timeout=30) as found:
-                    return Answer(found.status, found.headers, found.read())
-            except urllib.error.HTTPError as exc:
-                with exc:
-                    return Answer(exc.code, exc.headers, exc.read())
-
-        return await asyncio.to_thread(send)
+        url = f"http://127.0.0.1:{self._port}{path}"
+        return await asyncio.to_thread(ask, url, token, body, method)

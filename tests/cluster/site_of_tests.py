@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import aiohttp
 import yaml
 from broker_process import BrokerProcess
 from control_plane import GivenCluster, free_ports
@@ -28,6 +29,18 @@ ACCOUNT = "kubevo-operator"
 WAIT_SECONDS = 60.0
 LOOK_SECONDS = 0.1
 DIGESTS = ("populationDigest", "resultDigest")
+# What is looked at again and again, so by plain requests: each kubectl is a tenth of a second of CPU.
+PATHS = {
+    "deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "events": "/api/v1/namespaces/{}/events",
+    "evo": "/apis/kubevo.dev/v1alpha1/namespaces/{}/experiments",
+    "hpa": "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers",
+    "networkpolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "poddisruptionbudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
+    "pods": "/api/v1/namespaces/{}/pods",
+    "scaledobject.keda.sh": "/apis/keda.sh/v1alpha1/namespaces/{}/scaledobjects",
+    "secret": "/api/v1/namespaces/{}/secrets",
+}
 Document = dict[str, Any]
 
 
@@ -136,42 +149,55 @@ class Site:
 
     def install(self) -> None:
         """Make the operator's account, with exactly the rights of operator/rbac.yaml."""
-        plane, space, system = self.control_plane, self.namespace, self.system
+        system = self.system
         cluster_role, role = yaml.safe_load_all((ROOT / "operator/rbac.yaml").read_text())
-        watching = {**cluster_role, "kind": "Role", "metadata": {"name": "kubevo-watch"}}
-        plane.kubectl("create", "namespace", system)
-        plane.kubectl("create", "serviceaccount", ACCOUNT, "-n", system)
-        for where, found in ((space, watching), (system, role)):
-            name = found["metadata"]["name"]
-            plane.kubectl("apply", "-n", where, "-f", "-", stdin=json.dumps(found))
-            plane.kubectl(
-                "create", "rolebinding", name, "-n", where,
-                f"--role={name}", f"--serviceaccount={system}:{ACCOUNT}",
-            )  # fmt: skip
-        self._kubeconfig = plane.service_account(system, ACCOUNT)
-        # One broker serves every test, so its keys are there already, as after a restore.
-        self._give_keys(self.broker.keys.secret_data())
+        items: list[Document] = [
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": system}},
+            {
+                "apiVersion": "v1",
+                "kind": "ServiceAccount",
+                "metadata": {"name": ACCOUNT, "namespace": system},
+            },
+            *self._granted(cluster_role, "kubevo-watch", self.namespace),
+            *self._granted(role, role["metadata"]["name"], system),
+            # One broker serves every test, so its keys are there already, as after a restore.
+            self._keys_secret(self.broker.keys.secret_data()),
+        ]
+        self._create(*items)
+        self._kubeconfig = self.control_plane.service_account(system, ACCOUNT)
 
-    def _give_keys(self, keys: Document) -> None:
-        secret = {
+    def _create(self, *items: Document) -> None:
+        """Create objects by one kubectl."""
+        found = {"apiVersion": "v1", "kind": "List", "items": items}
+        self.control_plane.kubectl("create", "-f", "-", stdin=json.dumps(found))
+
+    def _granted(self, rights: Document, name: str, namespace: str) -> list[Document]:
+        """Return the Role with these rights in a namespace, bound to the operator's account."""
+        metadata = {"name": name, "namespace": namespace}
+        group = "rbac.authorization.k8s.io"
+        return [
+            {**rights, "kind": "Role", "metadata": metadata},
+            {
+                "apiVersion": f"{group}/v1",
+                "kind": "RoleBinding",
+                "metadata": metadata,
+                "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+                "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": self.system}],
+            },
+        ]
+
+    def _keys_secret(self, keys: Document) -> Document:
+        return {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": "kubevo-nats-keys"},
+            "metadata": {"name": "kubevo-nats-keys", "namespace": self.system},
             "data": keys,
         }
-        text = json.dumps(secret)
-        self.control_plane.kubectl("apply", "-n", self.system, "-f", "-", stdin=text)
 
     def watch(self, namespace: str) -> None:
         """Give the account the same rights in another namespace."""
-        plane, name = self.control_plane, "kubevo-watch"
-        role = next(yaml.safe_load_all((ROOT / "operator/rbac.yaml").read_text()))
-        found = {**role, "kind": "Role", "metadata": {"name": name}}
-        plane.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(found))
-        plane.kubectl(
-            "create", "rolebinding", name, "-n", namespace,
-            f"--role={name}", f"--serviceaccount={self.system}:{ACCOUNT}",
-        )  # fmt: skip
+        rights = next(yaml.safe_load_all((ROOT / "operator/rbac.yaml").read_text()))
+        self._create(*self._granted(rights, "kubevo-watch", namespace))
 
     def watch_everywhere(self) -> None:
         """Give the account the cluster-wide rights, for an operator that looks after all namespaces."""
@@ -242,7 +268,7 @@ class Site:
 
     async def _is_empty(self) -> bool:
         # A namespace that is gone has none, either.
-        return not json.loads(await self.kubectl("get", "evo", "-o", "json"))["items"]
+        return not (await self._read("evo"))["items"]
 
     # --- what a person does --------------------------------------------------------------------
 
@@ -260,10 +286,22 @@ class Site:
         await self.kubectl("patch", "evo", name, "--type=merge", "-p", body)
 
     async def get(self, name: str) -> Document:
-        return dict(json.loads(await self.kubectl("get", "evo", name, "-o", "json")))
+        return await self._read("evo", f"/{name}")
 
     async def child(self, kind: str, name: str) -> Document:
-        return dict(json.loads(await self.kubectl("get", kind, name, "-o", "json")))
+        return await self._read(kind, f"/{name}")
+
+    async def _read(self, kind: str, name: str = "") -> Document:
+        """Return an object, or the list of all of its kind, of this namespace.
+
+        Raises:
+            RuntimeError: it is not there, or nobody answers; the message says which.
+        """
+        path = PATHS[kind].format(self.namespace) + name
+        try:
+            return await self.kubelet.request("GET", path)
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise RuntimeError(f"GET {path}: {exc!r}") from exc
 
     async def keys(self) -> Document:
         """Return what the Secret with the broker's keys holds."""
@@ -275,7 +313,7 @@ class Site:
     async def give_keys(self, keys: Document) -> None:
         """Let the keys be these again."""
         await self.forget_keys()
-        await asyncio.to_thread(self._give_keys, keys)
+        await asyncio.to_thread(self._create, self._keys_secret(keys))
 
     async def forget_keys(self) -> None:
         """Remove the keys, so that the operator makes its own."""
@@ -308,12 +346,12 @@ class Site:
             return None
 
     async def events(self, name: str) -> list[Document]:
-        found = json.loads(await self.kubectl("get", "events", "-o", "json"))["items"]
+        found = (await self._read("events"))["items"]
         return [item for item in found if item["involvedObject"]["name"] == name]
 
     async def restarts(self) -> int:
         """Return how often containers were restarted in this namespace."""
-        pods = json.loads(await self.kubectl("get", "pods", "-o", "json"))["items"]
+        pods = (await self._read("pods"))["items"]
         return sum(
             container["restartCount"]
             for pod in pods
@@ -379,6 +417,11 @@ class Site:
         await self.until_status(
             name, lambda s: s.get("progress", {}).get("generation", -1) >= number
         )
+
+    async def stop(self, name: str) -> int:
+        """Let a search end after the generation that runs now; return how many it has then."""
+        await self.patch(name, {"budget": {"maxGenerations": 1}})
+        return int((await self.wait(name, "Succeeded"))["progress"]["generation"]) + 1
 
     async def gone(self, name: str, seconds: float = WAIT_SECONDS) -> None:
         async def is_gone() -> bool:

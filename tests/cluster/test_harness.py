@@ -20,7 +20,7 @@ def test_a_path_below_a_mount_is_moved_and_no_other():
 
 def test_a_go_that_cannot_tell_its_version_is_too_old(tmp_path):
     program = tmp_path / "go"
-    program.write_text("#!/bin/sh\necho go version go1.24.3 linux/amd64\n")
+    program.write_text("#!/bin/sh\necho go version go1.26.3 linux/amd64\n")
     program.chmod(0o755)
     assert _version(str(program)) >= LEAST_GO
     program.write_text("#!/bin/sh\necho something else\n")

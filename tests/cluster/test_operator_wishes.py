@@ -31,6 +31,18 @@ async def test_data_that_is_to_be_kept_after_all_outlives_every_sweep(site: Site
     assert second.is_running
 
 
+async def test_what_arrived_in_part_is_cleared_by_the_next_sweep(site: Site):
+    left = site.data / ".arriving" / "died" / "run"
+    left.mkdir(parents=True)
+    (left / "spec.yaml").write_text("spec: {}")
+    await site.operator()
+
+    async def is_cleared() -> bool:
+        return not left.parent.exists()
+
+    await site.until(is_cleared, "the sweep clears what arrived in part")
+
+
 async def test_an_edit_that_changes_no_budget_is_obeyed_without_a_word(site: Site):
     await site.operator()
     await site.apply(document("cart"))

@@ -1,21 +1,33 @@
-"""Shared by the evaluator's tests: specs, an environment made of a script, the random policy."""
+"""Shared by the evaluator's tests: specs, scripted environments and policies, workers in memory."""
 
+import asyncio
 import importlib.util
 import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kubevo_core import spec
-from kubevo_core.seeding import derive
+from kubevo_core import messages, names, spec
+from kubevo_core.evaluation import Key
+from kubevo_core.genome import Genome
+from kubevo_core.messages import Context, Task
+from kubevo_core.seeding import Purpose, derive
+from kubevo_evaluator.description import describe
 from kubevo_evaluator.layouts import Action, ActionLayout, Observation, ObservationLayout
+from kubevo_evaluator.settings import Settings
+from kubevo_evaluator.worker import Worker
+from kubevo_runtime.testing import FakeBus
 
 collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_torch_*.py"]
 
 PLUGIN = "kubevo_test_environments"
+WORKER_PLUGIN = "kubevo_worker_environments"
+POLICY = {"network": "mlp", "hiddenLayers": [4], "backend": "numpy"}
 
 
 class ScriptedEnvironment:
@@ -106,3 +118,85 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "plugins"))
     yield PLUGIN
     sys.modules.pop(PLUGIN, None)
+
+
+class Rig:
+    """A broker in memory with one pinned context, and workers on it."""
+
+    def __init__(self, environment, timeout_seconds=3600):
+        self.fake = FakeBus()
+        self.fake.is_made = True
+        documents = {"id": environment["id"], "kwargs": environment.get("kwargs", {})}
+        described = describe(
+            spec.Environment.model_validate(documents), spec.Policy.model_validate(POLICY)
+        )
+        self.pin(Context(documents, POLICY, timeout_seconds, described))
+        self.running = []
+
+    def pin(self, context):
+        self.context = context
+        self.fake.blobs[context.digest] = context.encode()
+        self.fake.blobs["context"] = context.digest.encode()
+
+    def task(self, slot=0, **changes):
+        network = self.context.description.network
+        genome = Genome(network, 7 + slot)
+        key = Key(0, 0, Purpose.POPULATION, slot, genome.digest, 0)
+        task = Task(key, 11 + slot, network, genome.init_seed, None, self.context.digest)
+        return replace(task, **changes)
+
+    def add(self, slot=0, **changes):
+        task = self.task(slot, **changes)
+        return self.add_raw(names.episode_subject(task.key), messages.encode_task(task))
+
+    def add_raw(self, episode, body):
+        assert self.fake.add_task(episode, body)
+        return episode
+
+    def start(self, name="w0", *, bus=None, stopping=None, grace=20.0, ack_wait=20.0):
+        settings = Settings("memory", "fake", worker=name, grace_seconds=grace)
+        settings = replace(settings, ack_wait_seconds=ack_wait)
+        worker = Worker(settings, bus or self.fake.worker(), stopping or asyncio.Event())
+        self.running.append(asyncio.create_task(worker.run()))
+        return self.running[-1]
+
+    async def until(self, condition, seconds=20):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            for task in self.running:
+                if task.done() and not task.cancelled():
+                    task.result()  # why it ended
+            assert time.monotonic() < deadline, (self.fake.states(), self.fake.results)
+            await asyncio.sleep(0.005)
+
+    def result(self, episode):
+        return messages.decode_result(self.fake.results[episode][1])
+
+
+@pytest.fixture
+async def rig(monkeypatch):
+    """Return a maker of rigs; their workers end with the test."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "plugins"))
+    made = []
+
+    def make(environment=None, **arguments):
+        made.append(Rig(environment or {"id": "CartPole-v1"}, **arguments))
+        return made[-1]
+
+    yield make
+    workers = [task for each in made for task in each.running]
+    for task in workers:
+        task.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)
+    sys.modules.pop(WORKER_PLUGIN, None)
+
+
+@pytest.fixture(scope="session")
+def faulty():
+    """Return a maker of the environment that goes wrong on demand."""
+
+    def make(fault, folder=""):
+        kwargs = {"fault": f'"{fault}"', "folder": f'"{folder}"'}
+        return {"id": f"{WORKER_PLUGIN}:KubevoFaulty-v0", "kwargs": kwargs}
+
+    return make

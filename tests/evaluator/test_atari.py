@@ -41,9 +41,11 @@ def begin_in_our_state(ours, theirs):
     theirs.reset(seed=0)
     preprocessing = theirs.env
     emulator = theirs.unwrapped.ale
+    assert np.array_equal(emulator.getScreen(), ours._console.screen)
+    grey = emulator.getScreenGrayscale()
     emulator.act(0)  # as ours: it must have played before (BURN_IN_FRAMES)
     emulator.restoreState(ours._console.start)
-    preprocessing.obs_buffer[0][:] = ours._console.grey
+    preprocessing.obs_buffer[0][:] = grey
     preprocessing.obs_buffer[1].fill(0)
     preprocessing.lives = emulator.lives()
     theirs.obs_queue.extend([preprocessing._get_obs()] * 4)
@@ -212,6 +214,31 @@ def test_sticky_actions_repeat_about_as_often_as_told(environment_spec):
     # An action changes with every step; the first frame of a step repeats the last in 25 %.
     late = sum(acted[4 * n] != environment._codes[n % 2 * 2] for n in range(500))
     assert 90 < late < 165
+    environment.close()
+
+
+def test_the_emulator_is_asked_for_grey_only_when_a_colour_is_new(environment_spec, monkeypatch):
+    monkeypatch.setattr("kubevo_evaluator.atari._idle", {})
+    environment = atari(environment_spec, "ALE/Seaquest-v5")
+    asked = []
+
+    class Counter:
+        def __init__(self, ale):
+            self.ale = ale
+
+        def getScreenGrayscale(self):  # noqa: N802 - the emulator's name
+            asked.append(True)
+            return self.ale.getScreenGrayscale()
+
+        def __getattr__(self, name):
+            return getattr(self.ale, name)
+
+    environment._ale = Counter(environment._ale)
+    digest_of_play(environment, 1, 300)
+    assert 1 <= len(asked) <= 30
+    asked.clear()
+    digest_of_play(environment, 1, 300)
+    assert not asked
     environment.close()
 
 

@@ -12,8 +12,9 @@ from kubevo_core.evaluation import Key
 from kubevo_core.genome import Genome
 from kubevo_core.messages import Context, Task
 from kubevo_core.seeding import Purpose
-from kubevo_evaluator import recording, worker
+from kubevo_evaluator import recorder, recording, worker
 from kubevo_evaluator.description import describe
+from kubevo_evaluator.evaluation import evaluate_genome
 from kubevo_evaluator.recording import record
 from kubevo_evaluator.settings import Settings
 from kubevo_runtime.testing import FakeBus
@@ -82,14 +83,15 @@ def test_nothing_is_left_in_the_temporary_folder(cart, monkeypatch, tmp_path):
 class Rig:
     """A broker in memory with a pinned context, and one worker on it."""
 
-    def __init__(self):
+    def __init__(self, **policy):
+        policy = {**POLICY, **policy}
         self.fake = FakeBus()
         self.fake.is_made = True
         self.fake.recordings = {}
         described = describe(
-            spec.Environment.model_validate(CART), spec.Policy.model_validate(POLICY)
+            spec.Environment.model_validate(CART), spec.Policy.model_validate(policy)
         )
-        self.context = Context(CART, POLICY, 3600, described)
+        self.context = Context(CART, policy, 3600, described)
         self.fake.blobs[self.context.digest] = self.context.encode()
         self.fake.blobs["context"] = self.context.digest.encode()
 
@@ -137,8 +139,21 @@ async def test_a_recording_task_becomes_a_video_in_parts_and_an_answer(monkeypat
     assert there.fake.failures == []
 
 
+async def test_a_recording_is_of_the_weights_that_the_search_plays(cart):
+    there = Rig(precision="bfloat16")
+    subject = there.add(Purpose.RECORD, slot=34)
+    await there.work()
+    genome = Genome("mlp-4-4-2", 7 + 34)
+    played = {
+        precision: evaluate_genome(genome, cart, "numpy", [11], precision=precision)[0].steps
+        for precision in ("float32", "bfloat16")
+    }
+    assert played["float32"] != played["bfloat16"]
+    assert there.answer(subject).video.pictures == played["bfloat16"] + 1
+
+
 async def test_a_recording_in_between_leaves_the_results_and_the_threads_as_they_are():
-    found = []
+    found, threads = [], []
     for records in (False, True):
         there = Rig()
         subjects = []
@@ -146,32 +161,34 @@ async def test_a_recording_in_between_leaves_the_results_and_the_threads_as_they
             subjects.append(there.add(Purpose.POPULATION, slot))
             if records:
                 there.add(Purpose.RECORD, slot)
-        before = [each["num_threads"] for each in threadpool_info()]
         await there.work()
-        assert [each["num_threads"] for each in threadpool_info()] == before or not before
+        threads.append([each["num_threads"] for each in threadpool_info()])
         reports = [messages.decode_result(there.fake.results[name][1]) for name in subjects]
         found.append([report.episode for report in reports])
         assert len(there.fake.recordings) == 3 * records
     assert found[0] == found[1]
+    assert threads[0] == threads[1]
 
 
-async def test_a_recording_that_took_two_workers_is_not_tried_again(monkeypatch):
+async def test_a_recording_that_took_many_workers_is_not_tried_again(monkeypatch):
     def never(*arguments):
         raise AssertionError("played")
 
-    monkeypatch.setattr(worker, "record", never)
+    monkeypatch.setattr(recorder, "record", never)
     there = Rig()
     subject = there.add(Purpose.RECORD)
-    for _ in range(2):
+    for _ in range(recordings.MOST_DELIVERIES):
         await there.fake.take_task().nak()
     await there.work()
-    assert "2 workers took this recording" in there.answer(subject).failure
+    assert (
+        f"{recordings.MOST_DELIVERIES} workers took this recording" in there.answer(subject).failure
+    )
 
 
 async def test_a_recording_that_hangs_is_answered_and_its_process_replaced(monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(worker, "RECORD_SECONDS", 0.1)
-    monkeypatch.setattr(worker, "record", lambda *_: release.wait(20))
+    monkeypatch.setattr(recorder, "RECORD_SECONDS", 0.1)
+    monkeypatch.setattr(recorder, "record", lambda *_: release.wait(20))
     there = Rig()
     subject = there.add(Purpose.RECORD)
     with pytest.raises(worker.Recycle, match="hangs"):

@@ -1,102 +1,15 @@
 """The worker over the broker in memory: what it answers, in which order, and what it refuses."""
 
 import asyncio
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from kubevo_core import messages, names, spec
+from kubevo_core import messages, names
 from kubevo_core.errors import BusUnavailable, UserError, WorkerUnfit
-from kubevo_core.evaluation import Key
 from kubevo_core.genome import Genome, Mutation
-from kubevo_core.messages import Context, Task
-from kubevo_core.seeding import Purpose
-from kubevo_evaluator.description import describe
 from kubevo_evaluator.settings import Settings
-from kubevo_evaluator.worker import Recycle, Worker
-from kubevo_runtime.testing import FakeBus
-
-MODULE = "kubevo_worker_environments"
-FAULTY = f"{MODULE}:KubevoFaulty-v0"
-POLICY = {"network": "mlp", "hiddenLayers": [4], "backend": "numpy"}
-
-
-class Rig:
-    """A broker in memory with one pinned context, and workers on it."""
-
-    def __init__(self, environment, timeout_seconds=3600):
-        self.fake = FakeBus()
-        self.fake.is_made = True
-        documents = {"id": environment["id"], "kwargs": environment.get("kwargs", {})}
-        described = describe(
-            spec.Environment.model_validate(documents), spec.Policy.model_validate(POLICY)
-        )
-        self.pin(Context(documents, POLICY, timeout_seconds, described))
-        self.running = []
-
-    def pin(self, context):
-        self.context = context
-        self.fake.blobs[context.digest] = context.encode()
-        self.fake.blobs["context"] = context.digest.encode()
-
-    def task(self, slot=0, **changes):
-        network = self.context.description.network
-        genome = Genome(network, 7 + slot)
-        key = Key(0, 0, Purpose.POPULATION, slot, genome.digest, 0)
-        task = Task(key, 11 + slot, network, genome.init_seed, None, self.context.digest)
-        return replace(task, **changes)
-
-    def add(self, slot=0, **changes):
-        task = self.task(slot, **changes)
-        return self.add_raw(names.episode_subject(task.key), messages.encode_task(task))
-
-    def add_raw(self, episode, body):
-        assert self.fake.add_task(episode, body)
-        return episode
-
-    def start(self, name="w0", *, bus=None, stopping=None, grace=20.0, ack_wait=20.0):
-        settings = Settings("memory", "fake", worker=name, grace_seconds=grace)
-        settings = replace(settings, ack_wait_seconds=ack_wait)
-        worker = Worker(settings, bus or self.fake.worker(), stopping or asyncio.Event())
-        self.running.append(asyncio.create_task(worker.run()))
-        return self.running[-1]
-
-    async def until(self, condition, seconds=20):
-        deadline = time.monotonic() + seconds
-        while not condition():
-            for task in self.running:
-                if task.done() and not task.cancelled():
-                    task.result()  # why it ended
-            assert time.monotonic() < deadline, (self.fake.states(), self.fake.results)
-            await asyncio.sleep(0.005)
-
-    def result(self, episode):
-        return messages.decode_result(self.fake.results[episode][1])
-
-
-@pytest.fixture
-async def rig(monkeypatch):
-    """Return a maker of rigs; their workers end with the test."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent / "plugins"))
-    made = []
-
-    def make(environment=None, **arguments):
-        made.append(Rig(environment or {"id": "CartPole-v1"}, **arguments))
-        return made[-1]
-
-    yield make
-    workers = [task for each in made for task in each.running]
-    for task in workers:
-        task.cancel()
-    await asyncio.gather(*workers, return_exceptions=True)
-    sys.modules.pop(MODULE, None)
-
-
-def faulty(fault, folder=""):
-    return {"id": FAULTY, "kwargs": {"fault": f'"{fault}"', "folder": f'"{folder}"'}}
+from kubevo_evaluator.worker import Recycle
 
 
 async def test_a_task_becomes_a_result_and_leaves_the_queue(rig):
@@ -187,7 +100,7 @@ async def test_a_result_that_cannot_be_stored_is_played_again_by_the_same_worker
     assert list(there.fake.results) == [episode]
 
 
-async def test_an_exception_of_the_environment_is_reported_and_is_no_result(rig):
+async def test_an_exception_of_the_environment_is_reported_and_is_no_result(rig, faulty):
     there = rig(faulty("ValueError"))
     episode = there.add()
     alone = there.start()
@@ -204,7 +117,7 @@ async def test_an_exception_of_the_environment_is_reported_and_is_no_result(rig)
     assert episode in there.fake.tasks
 
 
-async def test_a_second_process_reports_the_very_same_failure(rig):
+async def test_a_second_process_reports_the_very_same_failure(rig, faulty):
     there = rig(faulty("ValueError"))
     there.add()
     for name in ("w0", "w1"):
@@ -220,7 +133,7 @@ async def test_a_second_process_reports_the_very_same_failure(rig):
 
 
 @pytest.mark.parametrize("fault", ["OSError", "MemoryError", "ImportError", "SystemExit"])
-async def test_what_the_machine_lacks_is_no_verdict(rig, fault):
+async def test_what_the_machine_lacks_is_no_verdict(rig, faulty, fault):
     there = rig(faulty(fault))
     episode = there.add()
     with pytest.raises(WorkerUnfit, match=fault):
@@ -243,7 +156,7 @@ async def test_another_fingerprint_refuses_before_it_takes_a_task(rig):
     assert there.fake.tasks[episode].deliveries == 0
 
 
-async def test_an_episode_over_its_time_limit_is_given_to_another_worker(rig, tmp_path):
+async def test_an_episode_over_its_time_limit_is_given_to_another_worker(rig, faulty, tmp_path):
     there = rig(faulty("block", tmp_path), timeout_seconds=1)
     episode = there.add()
     try:
@@ -335,6 +248,7 @@ async def test_an_unknown_environment_is_an_answer_and_no_crash(rig):
     assert not worker.done()
 
 
+@pytest.mark.alone
 async def test_an_idle_worker_stops_at_once(rig):
     there, stopping = rig(), asyncio.Event()
     worker = there.start(stopping=stopping)
@@ -344,7 +258,7 @@ async def test_an_idle_worker_stops_at_once(rig):
     await asyncio.wait_for(worker, 2)
 
 
-async def test_a_stopping_worker_finishes_its_episode_and_takes_no_other(rig, tmp_path):
+async def test_a_stopping_worker_finishes_its_episode_and_takes_no_other(rig, faulty, tmp_path):
     there, stopping = rig(faulty("block", tmp_path)), asyncio.Event()
     worker = there.start(stopping=stopping)
     first, second = there.add(0), there.add(1)
@@ -357,7 +271,7 @@ async def test_a_stopping_worker_finishes_its_episode_and_takes_no_other(rig, tm
     assert there.fake.states() == {second: "pending"}
 
 
-async def test_a_stopping_worker_out_of_grace_gives_its_task_back_at_once(rig, tmp_path):
+async def test_a_stopping_worker_out_of_grace_gives_its_task_back_at_once(rig, faulty, tmp_path):
     there, stopping = rig(faulty("block", tmp_path)), asyncio.Event()
     worker = there.start(stopping=stopping, grace=0.05)
     episode = there.add()
@@ -372,7 +286,7 @@ async def test_a_stopping_worker_out_of_grace_gives_its_task_back_at_once(rig, t
     assert there.result(episode).worker == "other"
 
 
-async def test_signs_of_life_keep_a_long_episode_from_being_handed_out_again(rig, tmp_path):
+async def test_signs_of_life_keep_a_long_episode_from_being_handed_out_again(rig, faulty, tmp_path):
     there = rig(faulty("block", tmp_path))
     episode = there.add()
     there.start(ack_wait=0.06)  # a sign of life every 20 ms

@@ -61,7 +61,7 @@ class Rig:
             [sys.executable, "-m", "kubevo_evaluator"],
             env={
                 **os.environ,
-                "PYTHONPATH": str(PLUGINS),
+                "PYTHONPATH": os.pathsep.join([str(PLUGINS), os.environ.get("PYTHONPATH", "")]),
                 "KUBEVO_NATS_URL": self.broker.url,
                 "KUBEVO_NATS_TOKEN": self.broker.token,
                 "KUBEVO_EXPERIMENT_ID": EXPERIMENT,
@@ -156,6 +156,28 @@ async def test_sigterm_lets_the_episode_finish_within_its_grace(rig):
     assert (await there.bus.backlog()).pending == 1
 
 
+async def test_sigterm_gives_back_what_was_taken_ahead_and_the_episode_ends(rig, tmp_path):
+    there = await rig(ack_wait_seconds=600.0)
+    (tmp_path / "once").touch()
+    episodes = [await there.add(slot) for slot in range(6)]
+    worker = await there.start("w0")
+    for episode in episodes[:2]:  # it learns that the fleet takes one task in one of its turns
+        there.go()
+        await there.result(episode)
+    deadline = time.monotonic() + 30
+    while (await there.bus.backlog()).held < 2:
+        assert time.monotonic() < deadline, "nothing was taken ahead"
+        await asyncio.sleep(0.01)
+    worker.send_signal(signal.SIGTERM)
+    (tmp_path / "once").unlink()
+    there.go()
+    assert await ended(worker) == 0
+    await there.start("w1")  # the lease would have taken ten minutes
+    workers = [(await there.result(episode)).worker for episode in episodes]
+    assert workers == ["w0"] * 3 + ["w1"] * 3
+    await there.idle()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_out_of_grace_the_task_goes_to_another_worker_at_once(rig, number):
     there = await rig(ack_wait_seconds=600.0)
@@ -216,6 +238,7 @@ async def test_a_worker_that_was_frozen_comes_late_and_changes_nothing(rig):
     assert await there.result(episode) == first
 
 
+@pytest.mark.alone
 async def test_an_episode_longer_than_the_lease_is_played_once(rig):
     there = await rig(ack_wait_seconds=1.0)
     episode = await there.add()
@@ -292,7 +315,7 @@ async def test_a_library_that_breaks_gives_the_task_back_and_says_why(rig, tmp_p
     broken = tmp_path / "broken" / "gymnasium"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise RuntimeError('built for another numpy')\n")
-    paths = os.pathsep.join([str(broken.parent), str(PLUGINS)])
+    paths = os.pathsep.join([str(broken.parent), str(PLUGINS), os.environ.get("PYTHONPATH", "")])
     assert await ended(await there.start("w0", PYTHONPATH=paths)) == 1
     assert "built for another numpy" in there.log("w0")[-1]["reason"]
     await there.start("w1")

@@ -85,7 +85,7 @@ gymnasium.register("Broken-v0", entry_point=Broken)
     [
         ("raises", "RuntimeError: no GL here"),
         ("exits", "SystemExit: 3"),
-        ("kills", "2 workers took this recording and died or gave it back"),
+        ("kills", "3 workers took this recording and died or gave it back"),
     ],
 )
 def test_a_broken_renderer_changes_nothing(experiment, new_search, plain, tmp_path, fault, reason):

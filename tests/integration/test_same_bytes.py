@@ -37,14 +37,14 @@ class Played:
 
 @pytest.fixture(scope="session")
 def played(
-    new_search: Callable[..., Any], experiment: Callable[..., dict[str, Any]]
+    new_search: Callable[..., Any],
+    experiment: Callable[..., dict[str, Any]],
+    once: Callable[[Any, Callable[[], Any]], Any],
 ) -> Callable[..., Played]:
     """Return a function that carries out a search, each one once a session."""
-    done: dict[tuple[Any, ...], Played] = {}
 
     def play(game: str, workers: int = 2, repeats: int = 1, **environment: str) -> Played:
-        key = (game, workers, repeats, *environment.items())
-        if key not in done:
+        def search() -> Any:
             longest, policy, _ = GAMES[game]
             document = experiment(
                 {"id": game, "maxEpisodeSteps": longest},
@@ -54,9 +54,9 @@ def played(
             )
             search = new_search(document, workers, **environment)
             search.start()
-            summary = search.finish()
-            done[key] = Played(summary, [search.history(repeat) for repeat in range(repeats)])
-        return done[key]
+            return search.finish(), [search.history(repeat) for repeat in range(repeats)]
+
+        return Played(*once([game, workers, repeats, environment], search))
 
     return play
 

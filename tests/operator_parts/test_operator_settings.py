@@ -65,9 +65,14 @@ def test_the_lease_must_outlast_its_renewal():
         read(KUBEVO_LEASE_SECONDS="5", KUBEVO_RENEW_SECONDS="6")
 
 
-def test_two_ways_to_reach_the_broker_are_one_too_many():
-    with pytest.raises(UserError, match="not both"):
-        read(KUBEVO_NATS_TOKEN="secret", KUBEVO_NATS_CREDENTIALS="/creds")
+@pytest.mark.parametrize("other", ["KUBEVO_NATS_CREDENTIALS", "KUBEVO_NATS_ACCOUNT_SEED"])
+def test_two_ways_to_reach_the_broker_are_one_too_many(other):
+    with pytest.raises(UserError, match=f"set one of .*{other}"):
+        read(**{"KUBEVO_NATS_TOKEN": "secret", other: "/file"})
+
+
+def test_with_an_accounts_seed_the_users_are_made_here():
+    assert read(KUBEVO_NATS_ACCOUNT_SEED="/seed").rules_broker
 
 
 def test_a_foreign_broker_is_not_ruled_and_its_token_not_shown():

@@ -207,6 +207,7 @@ GOOD = [
     good("eight hidden layers", {"spec.policy.hiddenLayers": [4096, 1, 1, 1, 1, 1, 1, 1]}),
     good("dqn with an empty list", {"spec.policy": {"network": "dqn", "hiddenLayers": []}}),
     good("torch", {"spec.policy.backend": "torch"}),
+    good("native", {"spec.policy.backend": "native", "spec.policy.precision": "bfloat16"}),
     good("the type written out", {"spec.algorithm.type": "GeneticAlgorithm"}),
     good("the least sigma", {f"{GA}.mutationPower": "0.000001"}),
     good("the greatest sigma", {f"{GA}.mutationPower": "10"}),
@@ -381,8 +382,15 @@ TYPES = [
 
 CHOICES = [
     bad("another network", "spec.policy.network", "mpl", "expected 'mlp', 'dqn' or 'large-dqn'"),
-    bad("another precision", "spec.policy.precision", "bfloat16", "expected 'float32'"),
-    bad("another backend", "spec.policy.backend", "jax", "expected 'auto', 'numpy' or 'torch'"),
+    bad(
+        "another precision", "spec.policy.precision", "float16", "expected 'float32' or 'bfloat16'"
+    ),
+    bad(
+        "another backend",
+        "spec.policy.backend",
+        "jax",
+        "expected 'auto', 'native', 'numpy' or 'torch'",
+    ),
     bad("another algorithm", "spec.algorithm.type", "CMA", "expected 'GeneticAlgorithm'"),
     bad(
         "another scaling mode", "spec.scaling.mode", "keda", "expected 'Operator', 'Fixed', 'KEDA'"

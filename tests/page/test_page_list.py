@@ -44,6 +44,7 @@ async def test_a_new_experiment_appears_without_a_reload(data, serve, open_tab):
     await expect(tab.page.get_by_role("link", name="newcomer")).to_be_visible()
 
 
+@pytest.mark.alone
 async def test_a_thousand_experiments_are_paged_sorted_and_filtered(data, serve, open_tab):
     data.many(THOUSAND)
     data.search("zebra").advance(2)

@@ -17,6 +17,7 @@ from kubevo_core.genome import parse
 from kubevo_core.messages import DescribeAnswer, Description, ResultReport
 from kubevo_runtime.broker import LocalBroker
 from kubevo_runtime.bus import (
+    Backlog,
     BusSettings,
     CoordinatorBus,
     QueueMissing,
@@ -28,6 +29,7 @@ from kubevo_runtime.testing import FakeBus
 
 ACK_WAIT_SECONDS = 1.0
 MAX_DELIVER = 3
+BACKLOG_SECONDS = 5.0
 EXPERIMENT = "test-1a2b3c4d"
 
 
@@ -45,6 +47,24 @@ class Rig:
             self.fake.advance(seconds)
         else:
             await asyncio.sleep(seconds)
+
+    async def until_backlog(self, pending: int, held: int) -> None:
+        """Wait until the backlog is this: a server counts what is published a little after it answers."""
+        expected, found = Backlog(pending, held), await self.coordinator.backlog()
+        deadline = time.monotonic() + BACKLOG_SECONDS
+        while self.fake is None and found != expected and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+            found = await self.coordinator.backlog()
+        assert found == expected
+
+    async def until_somebody_waits(self) -> None:
+        """Wait until a worker's request has reached the queue."""
+        deadline = time.monotonic() + BACKLOG_SECONDS
+        is_idle = await self.other_worker.is_anyone_idle()
+        while not is_idle and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+            is_idle = await self.other_worker.is_anyone_idle()
+        assert is_idle
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from kubevo_core import messages, names
-from kubevo_core.errors import EnvironmentRefused, Poisoned
+from kubevo_core.errors import BrokerFull, BusUnavailable, EnvironmentRefused, Poisoned
 from kubevo_core.evaluation import Demand, Episode, Key
 from kubevo_core.genome import parse
 from kubevo_core.messages import DescribeAnswer, Description, FailureReport, ResultReport
@@ -375,3 +375,39 @@ async def test_garbage_on_the_broker_is_counted_and_left_alone(
     )
     assert digests(outcomes) == await reference(tmp_path, make_experiment(), synthetic_play())
     assert next(e.kind for e in seen if isinstance(e, events.Fault)) == "unreadable_result"
+
+
+async def test_a_stream_that_is_filled_with_what_is_no_result_is_told_and_emptied(
+    tmp_path, make_experiment, synthetic_play
+):
+    broker, play = FakeBus(), synthetic_play()
+
+    def flood(event):
+        if isinstance(event, events.GenerationFinished):
+            for number in range(200):
+                broker.store_result(f"junk.{number}", b"x")
+            broker.most_results = 200
+        return False
+
+    with pytest.raises(BrokerFull, match="stream of results on the broker is full"):
+        await run(
+            tmp_path,
+            make_experiment(),
+            broker,
+            patient(broker.worker(), play),
+            stop_when=flood,
+            clock_step=5.0,
+        )
+    assert not broker.has_room
+    outcomes, seen = await run(tmp_path, make_experiment(), broker, work(broker.worker(), play))
+    assert digests(outcomes) == await reference(tmp_path, make_experiment(), play)
+    assert finished(seen)[0] == (0, 1)  # what was saved before stays
+
+
+async def patient(bus, play):
+    """Be a worker that waits for room, as the real one does by its connection."""
+    while True:
+        try:
+            await work(bus, play)
+        except BusUnavailable:
+            await asyncio.sleep(0)

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from kubevo_core import spec
+from kubevo_core import decode, spec
 from kubevo_core.genome import Genome
+from kubevo_core.noise import Float32Vector
 
 __all__ = ["Facts", "Model"]
 
@@ -52,12 +53,31 @@ class Facts:
 
 @dataclass(frozen=True)
 class Model:
-    """A genome; its environment, the actions there (as a Description says them), and the facts."""
+    """A genome; its environment, the actions there (as a Description says them), and the facts.
+
+    ``precision`` is that of its search: what the genome plays with, and what is exported.
+    """
 
     genome: Genome
     environment: spec.Environment | None = None
     actions: str | None = None
     facts: Facts | None = None
+    precision: str = "float32"
+
+    @property
+    def weights(self) -> Float32Vector:
+        """The weights that play: shape (size,), float32, rounded to the precision."""
+        return decode.weights(self.genome, self.precision)
+
+    @property
+    def precision_document(self) -> dict[str, str]:
+        """The precision as an entry of JSON: nothing for float32, which a genome alone means."""
+        return {} if self.precision == "float32" else {"precision": self.precision}
+
+    @property
+    def genome_document(self) -> dict[str, object]:
+        """The genome as plain JSON values, with what else it takes to decode it."""
+        return self.genome.to_json() | self.precision_document
 
     @property
     def environment_document(self) -> dict[str, object] | None:

@@ -78,6 +78,7 @@ def _about(model: Model) -> list[str]:
         ("frames of the search", f"{facts.frames:,}"),
         ("seed of the search", str(facts.seed)),
         ("backend", facts.backend or "not recorded"),
+        *model.precision_document.items(),
         ("kubevo", facts.version),
         ("Experiment", f"{facts.namespace}/{facts.experiment} ({facts.uid})"),
     ]
@@ -106,9 +107,12 @@ def _use(model: Model) -> list[str]:
 
 
 def _verify(model: Model) -> list[str]:
-    digest = decode.sha256(decode.parameters(model.genome))
+    digest = decode.sha256(model.weights)
+    known = "the genome alone"
+    if model.precision_document:
+        known = f"the genome and the precision {model.precision}, to which the search rounds them"
     text = (
-        "The weights follow from the genome alone. The data of `model.safetensors` behind its header "
+        f"The weights follow from {known}. The data of `model.safetensors` behind its header "
         f"is the flat float32 vector, with sha256\n`{digest}`;\nthe genome's own digest is\n"
         f"`{model.genome.digest}`. Both come out again with\n\n"
         "```sh\nkubevo export genome.json -o model.safetensors\n```"

@@ -44,7 +44,7 @@ def onnx_bytes(model: Model) -> bytes:
         from onnx import checker, helper
     except ModuleNotFoundError as exc:
         raise UserError("ONNX files need the package onnx: pip install 'kubevo[api]'") from exc
-    shape, theta = network(model.genome.network), decode.parameters(model.genome)
+    shape, theta = network(model.genome.network), model.weights
     graph = _Graph(helper, shape, theta)
     graph.layers()
     graph.action(model.actions)
@@ -64,6 +64,7 @@ def onnx_bytes(model: Model) -> bytes:
             "sha256": decode.sha256(theta),
             "environment": model.environment.id if model.environment else "",
             "actions": model.actions or "",
+            **model.precision_document,
         },
     )
     checker.check_model(made, full_check=True)

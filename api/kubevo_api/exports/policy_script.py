@@ -83,7 +83,7 @@ def _settings(model: Model, environment: spec.Environment) -> dict[str, Any]:
         "environment": document,
         "network": model.genome.network,
         "digest": model.genome.digest,
-        "sha256": decode.sha256(decode.parameters(model.genome)),
+        "sha256": decode.sha256(model.weights),
         "layers": [_layer(each) for each in network(model.genome.network).layers],
         "seed": facts.seed if facts else None,
         "repeat": facts.repeat if facts else 0,

@@ -23,12 +23,12 @@ __all__ = ["genome_json", "safetensors_bytes"]
 
 def safetensors_bytes(model: Model) -> bytes:
     """Return the genome's weights as a safetensors file, tensors in layout order."""
-    theta = decode.parameters(model.genome)
+    theta = model.weights
     metadata = {
         "kubevo": "weights-1",
         "dialect": DIALECT,
         "network": model.genome.network,
-        "genome": json.dumps(model.genome.to_json()),
+        "genome": json.dumps(model.genome_document),
         "sha256": decode.sha256(theta),
     }
     if model.environment is not None:
@@ -52,7 +52,7 @@ def safetensors_bytes(model: Model) -> bytes:
 
 def genome_json(model: Model) -> bytes:
     """Return the genome as JSON, with its environment where that is known."""
-    document = model.genome.to_json()
+    document = model.genome_document
     if model.environment is not None:
         document["environment"] = model.environment_document
     return json.dumps(document, indent=2).encode() + b"\n"

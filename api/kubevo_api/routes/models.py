@@ -81,6 +81,7 @@ def _described(
     reader: RepeatReader, genome: Genome, fitness: float | None, generation: int
 ) -> Best:
     description = reader.description()
+    experiment = _experiment(reader)
     return Best(
         actions=description.actions if description else None,
         fitness=float("nan") if fitness is None else fitness,
@@ -91,8 +92,13 @@ def _described(
         mutations=len(genome.mutations),
         network=genome.network,
         parameters=networks.network(genome.network).size,
+        precision=experiment.policy.precision,
         final_test=_final_test(reader, genome.digest),
     )
+
+
+def _experiment(reader: RepeatReader) -> spec.ExperimentSpec:
+    return spec.parse(reader.run.experiment(), f"{reader.run.path}/spec.yaml").spec
 
 
 @router.get("/best")
@@ -200,7 +206,7 @@ def _model(
     reader: RepeatReader, genome: Genome, fitness: float | None, generation: int, done: Finished
 ) -> Model:
     run = reader.run
-    experiment = spec.parse(run.experiment(), f"{run.path}/spec.yaml").spec
+    experiment = _experiment(reader)
     description = reader.description()
     test = _final_test(reader, genome.digest)
     facts = Facts(
@@ -224,6 +230,7 @@ def _model(
         environment=experiment.environment,
         actions=description.actions if description else None,
         facts=facts,
+        precision=experiment.policy.precision,
     )
 
 
@@ -233,7 +240,8 @@ async def _send(request: Request, here: Context, model: Model, file: ModelFile) 
     facts = model.facts
     if facts is not None and file.value != "README.md":
         facts = replace(facts, frames=0)
-    key = (file.value, model.genome.text, str(model.environment), repr((facts, model.actions)))
+    others = repr((facts, model.actions, model.precision))
+    key = (file.value, model.genome.text, str(model.environment), others)
     exported = await here.exports.get(key, lambda: write(model))
     headers = {"etag": exported.etag, "cache-control": "no-cache, private"}
     if etag_matches(exported.etag, request.headers.get("if-none-match", "")):

@@ -4,6 +4,7 @@ Modules are imported when a command runs, as in `kubevo_cli.app`.
 """
 
 import importlib.util
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,8 @@ from kubevo_cli.cluster.flags import (
     AllNamespaces,
     Context,
     Form,
+    Json,
+    JsonOutput,
     Kubeconfig,
     Namespace,
     Output,
@@ -258,3 +261,52 @@ def extend(
         "--target": target,
     }
     changing.extend(name, budget, where, output.value)
+
+
+@commands.command(rich_help_panel=PANEL)
+def push(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A run's directory, or one that holds one run.")
+    ],
+    *,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The Experiment's name; default: the run's.")
+    ] = None,
+    suspended: Annotated[
+        bool, typer.Option("--suspended", help="Leave it suspended; kubevo resume lets it go on.")
+    ] = False,
+    namespace: Namespace = None,
+    output: JsonOutput = Json.TEXT,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    service_namespace: ServiceNamespace = SYSTEM,
+) -> None:
+    """Let a search that was begun on this machine go on in the cluster, to the same bytes."""
+    where = _where(namespace, context, kubeconfig)
+    from kubevo_cli.cluster import moving
+
+    moving.push(directory, name, where, service_namespace, output.value, suspended=suspended)
+
+
+@commands.command(rich_help_panel=PANEL)
+def pull(
+    name: Name,
+    *,
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where runs are kept.", file_okay=False)
+    ] = Path("kubevo-data"),
+    namespace: Namespace = None,
+    output: JsonOutput = Json.TEXT,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    service: ServiceUrl = None,
+    token: Token = None,
+    service_namespace: ServiceNamespace = SYSTEM,
+    service_account: ServiceAccount = ACCOUNT,
+) -> None:
+    """Fetch a search from the cluster, to go on with it on this machine; suspend it there first."""
+    where = _where(namespace, context, kubeconfig)
+    from kubevo_cli.cluster import moving
+
+    at = ServiceOptions(service, token, service_namespace, service_account)
+    moving.pull(name, data, where, at, output.value)

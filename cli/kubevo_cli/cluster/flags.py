@@ -10,6 +10,8 @@ __all__ = [
     "AllNamespaces",
     "Context",
     "Form",
+    "Json",
+    "JsonOutput",
     "Kubeconfig",
     "Namespace",
     "Output",
@@ -30,6 +32,15 @@ class Form(StrEnum):
     JSON = "json"
     YAML = "yaml"
 
+
+class Json(StrEnum):
+    """How data is printed that is no object of Kubernetes."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+JsonOutput = Annotated[Json, typer.Option("--output", help="How data is printed to stdout.")]
 
 Namespace = Annotated[
     str | None,

@@ -88,6 +88,7 @@ def _document(best: Best, detail: Mapping[str, Any]) -> dict[str, Any]:
         "generation": best.generation,
         "repeat": best.repeat,
         "mutations": len(best.genome.mutations),
+        "precision": best.precision,
         "finalTest": best.document.get("finalTest"),
     }
 
@@ -104,6 +105,7 @@ def _write(best: Best, document: Mapping[str, Any], repeats: int, *, wide: bool)
             "environment": document["environment"],
             "test": _test_text(document["finalTest"]),
             "mutations": str(document["mutations"]),
+            "precision": document["precision"],
             "digest": best.digest,
             "genome": f"{text[:LONGEST_GENOME]}… (all of it: --genome)" if is_cut else text,
         }

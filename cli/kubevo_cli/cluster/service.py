@@ -21,16 +21,17 @@ from kubevo_cli.cluster.kubernetes_api import (
     connect,
 )
 from kubevo_cli.cluster.options import ClusterOptions, ServiceOptions
+from kubevo_cli.cluster.pods import ready_pod, refusal
 from kubevo_client import Client
 from kubevo_core.errors import UserError
 
 __all__ = ["Forwarding", "open_service"]
 
 Document = dict[str, Any]
-LABELS = "app.kubernetes.io/name=kubevo,app.kubernetes.io/component=operator"
 PORT_NAME, PORT = "api", 8000
 AUDIENCE = "kubevo-api"
 TOKEN_SECONDS = 3600
+OTHERWISE = ", or name the service's URL with --service"
 
 
 def open_service(cluster: ClusterOptions, service: ServiceOptions) -> tuple[Client, str]:
@@ -124,22 +125,9 @@ class Forwarding:
             # It was there a moment ago; a new one has another name.
             with contextlib.suppress(ClusterUnavailable, NotFound):
                 return self._forward(*self._pod, timeout_seconds)
-        self._pod = self._find()
+        pod = ready_pod(self._cluster, self._namespace, OTHERWISE)
+        self._pod = pod["metadata"]["name"], _port(pod)
         return self._forward(*self._pod, timeout_seconds)
-
-    def _find(self) -> tuple[str, int]:
-        """Return the name and port of a pod that is ready."""
-        path = f"/api/v1/namespaces/{self._namespace}/pods"
-        pods = self._cluster.request("GET", path, query={"labelSelector": LABELS})["items"]
-        ready = sorted((pod for pod in pods if _is_ready(pod)), key=lambda p: p["metadata"]["name"])
-        if not ready:
-            there = f"{len(pods)} that are not ready" if pods else "none"
-            raise NotFound(
-                f"the service's pod: expected one that is ready in the namespace "
-                f"{self._namespace!r} (labels {LABELS}), found {there}; name another namespace with "
-                "--service-namespace, or the service's URL with --service"
-            )
-        return ready[0]["metadata"]["name"], _port(ready[0])
 
     def _forward(self, pod: str, port: int, timeout_seconds: float) -> socket.socket:
         api = CoreV1Api(self._cluster.client)
@@ -148,31 +136,17 @@ class Forwarding:
                 api.connect_get_namespaced_pod_portforward, pod, self._namespace, ports=str(port)
             )
         except ApiException as exc:
-            raise self._refusal(pod, str(exc.reason)) from exc
+            raise refusal(
+                "a port-forward to",
+                "pods/portforward",
+                pod,
+                self._namespace,
+                str(exc.reason),
+                OTHERWISE,
+            ) from exc
         found: socket.socket = forward.socket(port)
         found.settimeout(timeout_seconds)
         return found
-
-    def _refusal(self, pod: str, reason: str) -> Exception:
-        if "403" in reason:
-            return ClusterRefused(
-                f"a port-forward to the pod {pod} in the namespace {self._namespace!r} is not "
-                "allowed: expected the verbs create and get on pods/portforward there; ask for "
-                "them, or name the service's URL with --service",
-                403,
-            )
-        if "404" in reason:
-            return NotFound(f"the pod {pod} in the namespace {self._namespace!r} is gone")
-        return ClusterUnavailable(
-            f"a port-forward to the pod {pod} in the namespace {self._namespace!r} failed: "
-            f"{' '.join(reason.split())[:300]}; try again, or name the service's URL with --service"
-        )
-
-
-def _is_ready(pod: Document) -> bool:
-    conditions = pod.get("status", {}).get("conditions") or ()
-    is_ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-    return is_ready and "deletionTimestamp" not in pod["metadata"]
 
 
 def _port(pod: Document) -> int:

@@ -25,7 +25,8 @@ FAULTS = {
 class Faulty(gymnasium.Env[Any, Any]):
     """Eight steps; the fault comes in the sixth, when there is one.
 
-    ``block`` makes the sixth step say ``started`` in ``folder`` and wait there for ``go``.
+    ``block`` makes the sixth step say ``started`` in ``folder`` and wait there for ``go``, which with
+    ``once`` lets one episode go on.
     """
 
     observation_space = spaces.Box(-1, 1, (3,))
@@ -65,6 +66,8 @@ class Faulty(gymnasium.Env[Any, Any]):
             deadline = time.monotonic() + 60
             while not (folder / "go").exists() and time.monotonic() < deadline:
                 time.sleep(0.005)
+            if (folder / "once").exists():
+                (folder / "go").unlink(missing_ok=True)
 
 
 if "KubevoFaulty-v0" not in gymnasium.registry:

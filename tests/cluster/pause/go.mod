@@ -1,0 +1,3 @@
+module kubevo.dev/tests/cluster/pause
+
+go 1.24.0

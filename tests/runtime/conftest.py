@@ -60,10 +60,10 @@ class Rig:
     async def until_somebody_waits(self) -> None:
         """Wait until a worker's request has reached the queue."""
         deadline = time.monotonic() + BACKLOG_SECONDS
-        is_idle = await self.other_worker.is_anyone_idle()
+        is_idle = await self.worker.is_anyone_idle()
         while not is_idle and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
-            is_idle = await self.other_worker.is_anyone_idle()
+            is_idle = await self.worker.is_anyone_idle()
         assert is_idle
 
 

@@ -1,6 +1,4 @@
-import ctypes
 import hashlib
-import platform
 import threading
 
 import numpy as np
@@ -163,19 +161,8 @@ def logits_digest(name, precision, level, observations):
 def test_ten_thousand_observations_have_the_golden_logits_on_every_instruction_set(
     name, precision, level, chunk
 ):
-    if level == "portable" and (name, precision) not in (
-        ("dqn-18", "float32"),
-        ("mlp-24-64-64-4", "bfloat16"),
-    ):
-        pytest.skip("minutes on the portable level; its other cases are compared on fewer")
     observations = range(chunk * CHUNK, (chunk + 1) * CHUNK)
     assert logits_digest(name, precision, level, observations) == GOLDEN[name, precision][chunk]
-
-
-@pytest.mark.parametrize(("name", "precision"), GOLDEN)
-def test_all_instruction_sets_give_the_same_logits(name, precision):
-    digests = {logits_digest(name, precision, level, range(50)) for level in LEVELS}
-    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -186,7 +173,7 @@ def test_all_instruction_sets_give_the_same_logits(name, precision):
 def test_what_is_kept_from_one_observation_to_the_next_changes_no_bit(name, precision, level):
     net, keeping = network(name), policy(name, precision, level)
     generator, seen = np.random.default_rng(5), observation(net, 3)
-    for step in range(12 if level == "portable" else 120):
+    for step in range(120):
         if step % 10 == 0:
             theta = decode.parameters(Genome(name, step))
             keeping.load(theta)
@@ -214,49 +201,6 @@ def test_weights_that_overflow_give_the_same_bits_and_one_kind_of_nan(precision,
     reference = policy(net.id, precision, "portable")
     reference.load(theta)
     assert found.tobytes() == reference.values(seen).tobytes()
-
-
-def test_tanh_is_within_two_units_of_the_last_place():
-    net = network("mlp-1-1-1")
-    tested = policy(net.id)
-    # hidden = tanh(x), output = hidden
-    tested.load(np.float32([1, 0, 1, 0]))
-    magnitudes = np.concatenate([np.logspace(-44, 2, 40_000), np.linspace(0, 12, 40_000)])
-    xs = np.concatenate([magnitudes, -magnitudes]).astype(np.float32)
-    found = np.float32([tested.values(xs[i : i + 1])[0] for i in range(len(xs))])
-    exact = np.tanh(xs.astype(np.longdouble))
-    unit = np.spacing(np.maximum(np.abs(exact.astype(np.float32)), np.finfo(np.float32).tiny))
-    assert np.max(np.abs(found - exact) / unit) <= 2
-    assert np.all(np.abs(found) <= 1)
-
-
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="knows this CPU's mode register")
-def test_a_library_that_flushes_subnormals_or_rounds_otherwise_changes_nothing():
-    libm = ctypes.CDLL("libm.so.6")
-    saved = (ctypes.c_uint32 * 8)()
-    libm.fegetenv(saved)
-    flushing = (ctypes.c_uint32 * 8)(*saved)
-    flushing[7] |= 0x8040  # flush to zero, subnormals are zero
-    net = network("mlp-3-20-4")
-    theta = decode.parameters(Genome(net.id, 1)) * np.float32(1e-20)
-    seen, tested = np.float32([1e-20, -1e-19, 1]), policy(net.id)
-    tested.load(theta)
-    expected = tested.values(seen).copy()
-    assert np.any((expected != 0) & (np.abs(expected) < np.finfo(np.float32).tiny))
-    linked, table = np.zeros(4, np.float32), scaled_quantiles("0.002")
-    native.add_noise(theta[:4], 5, table, linked)
-    libm.fesetenv(flushing)
-    libm.fesetround(0x800)  # upward
-    try:
-        found, again = tested.values(seen).copy(), np.zeros(4, np.float32)
-        native.add_noise(theta[:4], 5, table, again)
-        now = (ctypes.c_uint32 * 8)()
-        libm.fegetenv(now)
-    finally:
-        libm.fesetenv(saved)
-    assert found.tobytes() == expected.tobytes()
-    assert again.tobytes() == linked.tobytes()
-    assert now[7] & 0x8040 == 0x8040  # and the thread's own mode is put back
 
 
 @pytest.mark.parametrize("level", LEVELS)

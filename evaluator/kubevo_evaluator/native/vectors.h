@@ -69,6 +69,7 @@ typedef uint32x4_t Words;
 #define TILE 1
 typedef float Vector __attribute__((vector_size(16)));
 typedef uint32_t Words __attribute__((vector_size(16)));
+typedef int32_t Integers __attribute__((vector_size(16)));
 typedef double Doubles __attribute__((vector_size(32)));
 typedef int64_t Bits __attribute__((vector_size(32)));
 typedef uint64_t Unsigned __attribute__((vector_size(32)));
@@ -84,19 +85,41 @@ static inline void v_store(float *to, Vector values) { memcpy(to, &values, sizeo
 
 static inline Vector v_all(float value) { return (Vector){value, value, value, value}; }
 
-/* The product of two floats is exact in a double. Its sum is rounded to odd: if it is inexact, to
- * the neighbour whose last bit is 1, so that the rounding to float sees what was cut off. */
-static inline Vector v_fma(Vector x, Vector w, Vector sum)
+static inline int is_any(Words mask)
 {
-    Doubles third = __builtin_convertvector(sum, Doubles);
-    Doubles product = __builtin_convertvector(x, Doubles) * __builtin_convertvector(w, Doubles);
-    Doubles total = product + third, part = total - product;
+    uint64_t halves[2];
+    memcpy(halves, &mask, sizeof halves);
+    return (halves[0] | halves[1]) != 0;
+}
+
+/* x * w + sum, rounded once. The product of two floats is exact in a double. Its sum is rounded to
+ * odd: if it is inexact, to the neighbour whose last bit is 1, so that the rounding to float sees
+ * what was cut off. */
+static inline Vector fused_by_odd(Doubles product, Doubles third, Doubles total)
+{
+    Doubles part = total - product;
     Doubles rest = (product - (total - part)) + (third - part); /* total + rest is exact */
     Bits inexact = (rest < 0) | (rest > 0);                     /* neither for NaN */
     Bits bits = (Bits)total, even = (bits & 1) - 1;
     Bits away = 1 - 2 * (Bits)((Unsigned)((Bits)rest ^ bits) >> 63); /* +1 if the signs are equal */
     bits += away & inexact & even;
     return __builtin_convertvector((Doubles)bits, Vector);
+}
+
+/* Rounding twice, to double and to float, is rounding once, but where the double lies halfway between
+ * two floats: the 29 bits that a float lacks are 100...0, or others where floats are subnormal. */
+static inline Vector v_fma(Vector x, Vector w, Vector sum)
+{
+    Doubles third = __builtin_convertvector(sum, Doubles);
+    Doubles product = __builtin_convertvector(x, Doubles) * __builtin_convertvector(w, Doubles);
+    Doubles total = product + third;
+    Vector found = __builtin_convertvector(total, Vector);
+    Words lacking = __builtin_convertvector((Unsigned)total, Words) & 0x1fffffffu;
+    Words is_halfway = (Words)(lacking == 0x10000000u);
+    Words is_small = (Words)(((Integers)found & 0x7fffffff) <= 0x00800000);
+    if (__builtin_expect(is_any(is_halfway | is_small), 0))
+        return fused_by_odd(product, third, total);
+    return found;
 }
 
 static inline Vector v_relu(Vector x) { return (Vector)((Words)x & (Words)(x > 0)); }

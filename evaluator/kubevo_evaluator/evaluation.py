@@ -223,6 +223,7 @@ class Evaluator:
                 "this worker's fingerprint is not the run's; it would not give the same bytes: "
                 + "; ".join(differing)
                 + ": use the same image, and for backend numpy or torch the same type of CPU"
+                + " and setting of OPENBLAS_CORETYPE"
             )
 
 

@@ -8,16 +8,16 @@ import sys
 import time
 import urllib.request
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kubevo_core import messages, names, spec
+from kubevo_core import messages, names
 from kubevo_core.evaluation import Key
 from kubevo_core.genome import Genome
 from kubevo_core.messages import Context, Task
 from kubevo_core.seeding import Purpose
-from kubevo_evaluator.description import describe
 from kubevo_runtime.broker import LocalBroker
 from kubevo_runtime.bus import BusSettings, connect_coordinator
 
@@ -92,10 +92,10 @@ def test_the_service_gives_the_page_a_parquet_file_and_an_onnx_model(docker, run
 
 async def test_an_evaluator_does_a_task_and_ends_when_told_to(docker, tmp_path, capsys):
     async with _queue(tmp_path) as (broker, bus):
-        episode = await _add(bus, {"id": "CartPole-v1"}, {"network": "mlp", "backend": "numpy"})
         began = time.monotonic()
         with docker.started("evaluator", options=_settings(broker)) as container:
-            result = await _result(docker, container, bus, episode)
+            asked = {"id": "CartPole-v1"}, {"network": "mlp", "backend": "numpy"}
+            result = await _played(docker, container, bus, *asked)
             seconds = time.monotonic() - began
             stopped = time.monotonic()
             await asyncio.to_thread(docker.call, "stop", "--time", "20", container)
@@ -113,10 +113,10 @@ async def test_an_evaluator_does_a_task_and_ends_when_told_to(docker, tmp_path, 
 
 async def test_an_evaluator_plays_an_atari_game(docker, tmp_path):
     async with _queue(tmp_path) as (broker, bus):
-        game = {"id": "ALE/Pong-v5", "maxEpisodeSteps": 50}
-        episode = await _add(bus, game, {"network": "dqn", "backend": "numpy"})
         with docker.started("evaluator", options=_settings(broker)) as container:
-            result = await _result(docker, container, bus, episode)
+            game = {"id": "ALE/Pong-v5", "maxEpisodeSteps": 50}
+            asked = game, {"network": "dqn", "backend": "numpy"}
+            result = await _played(docker, container, bus, *asked)
 
     assert result.episode.steps == 50
 
@@ -211,26 +211,34 @@ async def _queue(folder):
             yield broker, bus
 
 
-async def _add(bus, environment, policy):
-    described = describe(
-        spec.Environment.model_validate(environment), spec.Policy.model_validate(policy)
-    )
-    context = Context(environment, policy, 3600, described)
-    await bus.put_blob(context.digest, context.encode())
-    await bus.put_blob("context", context.digest.encode())
+async def _played(docker, container, bus, environment, policy):
+    """Return the result of one task, asked for as a search does: the evaluator describes it first."""
+    asking = Context(environment, policy, 3600, None)
+    await _pin(bus, asking)
+    subject = names.describe_subject(asking.digest)
+    assert await bus.publish_task(subject, messages.encode_describe_task(asking.digest))
+    answer = messages.decode_describe_answer(await _answer(docker, container, bus, subject))
+    described = answer.description
+    context = replace(asking, description=described)
+    await _pin(bus, context)
     genome = Genome(described.network, 7)
     key = Key(0, 0, Purpose.POPULATION, 0, genome.digest, 0)
     task = Task(key, 11, described.network, genome.init_seed, None, context.digest)
     episode = names.episode_subject(key)
     assert await bus.publish_task(episode, messages.encode_task(task))
-    return episode
+    return messages.decode_result(await _answer(docker, container, bus, episode))
 
 
-async def _result(docker, container, bus, episode):
+async def _pin(bus, context):
+    await bus.put_blob(context.digest, context.encode())
+    await bus.put_blob("context", context.digest.encode())
+
+
+async def _answer(docker, container, bus, subject):
     deadline = time.monotonic() + 60
-    while (body := await bus.result(episode)) is None:
+    while (body := await bus.result(subject)) is None:
         if time.monotonic() > deadline:
             logs = docker.call("logs", container)
             raise AssertionError(f"no result: {logs.stdout}{logs.stderr}")
         await asyncio.sleep(0.01)
-    return messages.decode_result(body)
+    return body

@@ -157,9 +157,11 @@ static void add_noise(const float *theta, size_t length, uint32_t key0, uint32_t
     size_t pairs = length / 2;
     for (size_t start = 0; start < pairs; start += CHUNK) {
         size_t count = pairs - start < CHUNK ? pairs - start : CHUNK;
+        const float *from = theta + 2 * start;
+        for (size_t i = 2 * CHUNK; i < 4 * CHUNK && 2 * start + i < length; i += 16)
+            __builtin_prefetch(from + i); /* the next chunk comes while this one is hashed */
         for (size_t i = 0; i < count; i++)
             hashes[i] = hash((uint32_t)(start + i) + key0, key1);
-        const float *from = theta + 2 * start;
         float *to = out + 2 * start;
         for (size_t i = 0; i < count; i++) {
             float first = from[2 * i] + table[hashes[i] & 0xffff];

@@ -36,9 +36,8 @@ async def test_the_smoke_test_succeeds_and_leaves_nothing(site: Site, cluster):
 async def test_an_uninstall_suspends_a_search_that_a_new_operator_then_carries_on(
     site: Site, cluster, local
 ):
-    search = document("cart", generations=20)
     operator = await site.operator()
-    await site.apply(search)
+    await site.apply(document("cart", generations=5000))
     await site.generation("cart", 1)
     plan = Plan(
         namespace=site.system,
@@ -61,5 +60,5 @@ async def test_an_uninstall_suspends_a_search_that_a_new_operator_then_carries_o
 
     await site.operator()
     await site.patch("cart", {"suspend": False})
-    await site.wait("cart", "Succeeded")
+    search = document("cart", generations=await site.stop("cart"))
     await site.same("cart", await asyncio.to_thread(local, search))

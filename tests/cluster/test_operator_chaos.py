@@ -124,11 +124,10 @@ async def test_a_clean_exit_is_quick_and_hands_over_at_once(site: Site, local):
 
 
 async def test_the_keys_are_made_once_and_serve_after_restarts(site: Site, local, tmp_path):
-    spec = document("cart", generations=30)
     broker = BrokerProcess(tmp_path / "broker")
     await site.forget_keys()
     first = await site.operator(KUBEVO_NATS_URL=broker.url)
-    await site.apply(spec)
+    await site.apply(document("cart", generations=ENDLESS))
     broker.authority = await site.broker_config()  # as the broker's pod mounts it
     keys = await site.keys()
     async with broker:
@@ -138,9 +137,9 @@ async def test_the_keys_are_made_once_and_serve_after_restarts(site: Site, local
         await broker.kill()
         await broker.start()
         await site.operator(KUBEVO_NATS_URL=broker.url)
-        await site.wait("cart", "Succeeded")
+        generations = await site.stop("cart")
         assert await site.keys() == keys
         assert await site.broker_config() == broker.authority
         assert (await site.child("secret", "cart-nats"))["data"] == credentials
-        await site.same("cart", local(spec))
+        await site.same("cart", local(document("cart", generations=generations)))
         await site.kubectl("delete", "evo", "cart", "--timeout=30s")

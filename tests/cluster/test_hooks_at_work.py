@@ -60,5 +60,6 @@ async def test_an_uninstall_suspends_a_search_that_a_new_operator_then_carries_o
 
     await site.operator()
     await site.patch("cart", {"suspend": False})
+    await site.generation("cart", status["progress"]["generation"] + 1)
     search = document("cart", generations=await site.stop("cart"))
     await site.same("cart", await asyncio.to_thread(local, search))

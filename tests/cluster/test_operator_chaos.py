@@ -136,7 +136,9 @@ async def test_the_keys_are_made_once_and_serve_after_restarts(site: Site, local
         await first.kill()
         await broker.kill()
         await broker.start()
+        before = (await site.get("cart"))["status"]["progress"]["generation"]
         await site.operator(KUBEVO_NATS_URL=broker.url)
+        await site.generation("cart", before + 1)
         generations = await site.stop("cart")
         assert await site.keys() == keys
         assert await site.broker_config() == broker.authority
